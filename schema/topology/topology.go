@@ -1,0 +1,130 @@
+// Package topology declares, from one place, what Tailbox has in RabbitMQ: the exchange that the relay publishes to, and
+// for each consumer its queue, its retry queues and its dead-letter queue. Everything is durable; queues are quorum queues.
+//
+//	outbox.events (topic) ──customer.*──▶ customers ──(poison, attempts used up)──▶ customers.dead
+//	                                       ▲    │
+//	                                       └────┴─▶ customers.retry.1s · 5s · 30s · 2m · 10m   (wait, then go back)
+//
+// Declaring is idempotent: a second declaration with the same arguments changes nothing, another one is refused by the
+// broker with 406 and the error names the object. Who declares what: the relay the exchange (when it is missing), each
+// consumer the exchange and its own queues.
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Exchange is the default name of the exchange that carries every event.
+const Exchange = "outbox.events"
+
+// CustomersQueue and CustomersBinding are the queue of the customer worker and the routing keys it takes.
+const (
+	CustomersQueue   = "customers"
+	CustomersBinding = "customer.*"
+)
+
+// RetryDelays are how long a message waits in each retry queue, growing: the first failure waits for the first delay, and
+// all beyond the last wait for the last.
+var RetryDelays = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+
+// deliveryLimit bounds how often the broker hands out one message that no consumer settles, which only crashes of the
+// consumer use up: failures that the consumer sees are counted and limited by the consumer itself. It is set explicitly
+// because RabbitMQ 3.10 has no default and, without one, puts a returned message at the *end* of a quorum queue.
+const deliveryLimit = 1000
+
+// Channel is the part of *amqp.Channel that declaring needs.
+type Channel interface {
+	ExchangeDeclare(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
+	QueueDeclare(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
+	QueueBind(name, key, exchange string, noWait bool, args amqp.Table) error
+}
+
+// Consumer names what one consumer has in the broker.
+type Consumer struct {
+	Exchange string // where the events come from
+	Queue    string // the work queue
+	Binding  string // the routing keys it takes, a topic pattern
+}
+
+// Customers is the consumer that comes with Tailbox, on a queue of the given name.
+func Customers(queue string) Consumer {
+	return Consumer{Exchange: Exchange, Queue: queue, Binding: CustomersBinding}
+}
+
+// DeadQueue is where messages go that will not be tried again by themselves.
+func (c Consumer) DeadQueue() string { return c.Queue + ".dead" }
+
+// RetryQueue is where a message waits for the given delay, one of RetryDelays, before it goes back to the work queue.
+func (c Consumer) RetryQueue(delay time.Duration) string { return c.Queue + ".retry." + short(delay) }
+
+// DeclareExchange declares the durable topic exchange.
+func DeclareExchange(ch Channel, name string) error {
+	if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("declare exchange %q (durable topic): %w", name, err)
+	}
+	return nil
+}
+
+// Declare declares the consumer's exchange, queues and binding.
+func (c Consumer) Declare(ch Channel) error {
+	if err := DeclareExchange(ch, c.Exchange); err != nil {
+		return err
+	}
+	if err := declareQueue(ch, c.DeadQueue(), nil); err != nil {
+		return err
+	}
+	for _, delay := range RetryDelays {
+		err := declareQueue(ch, c.RetryQueue(delay), deadLetterTo(c.Queue, amqp.Table{"x-message-ttl": delay.Milliseconds()}))
+		if err != nil {
+			return err
+		}
+	}
+	err := declareQueue(ch, c.Queue, deadLetterTo(c.DeadQueue(), amqp.Table{
+		"x-single-active-consumer": true, // order per aggregate needs one active consumer
+		"x-delivery-limit":         int64(deliveryLimit),
+	}))
+	if err != nil {
+		return err
+	}
+	if err := ch.QueueBind(c.Queue, c.Binding, c.Exchange, false, nil); err != nil {
+		return fmt.Errorf("bind queue %q to exchange %q with %q: %w", c.Queue, c.Exchange, c.Binding, err)
+	}
+	return nil
+}
+
+// deadLetterTo makes a quorum queue hand messages over to another queue without ever losing one on the way: at-least-once
+// dead-lettering keeps a message until the target confirmed it, and asks for reject-publish.
+func deadLetterTo(queue string, args amqp.Table) amqp.Table {
+	args["x-dead-letter-exchange"] = "" // the default exchange: straight to the queue, past everybody else's bindings
+	args["x-dead-letter-routing-key"] = queue
+	args["x-dead-letter-strategy"] = "at-least-once"
+	args["x-overflow"] = "reject-publish"
+	return args
+}
+
+func declareQueue(ch Channel, name string, args amqp.Table) error {
+	if args == nil {
+		args = amqp.Table{}
+	}
+	args["x-queue-type"] = "quorum"
+	_, err := ch.QueueDeclare(name, true, false, false, false, args)
+	if refused := (*amqp.Error)(nil); errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
+		return fmt.Errorf("declare queue %q: it exists with other properties; delete it (once it is empty) or name another queue: %w", name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("declare queue %q: %w", name, err)
+	}
+	return nil
+}
+
+// short writes a whole delay as an operator says it: 1s, 30s, 2m.
+func short(d time.Duration) string {
+	if d%time.Minute == 0 {
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
