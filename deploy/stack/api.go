@@ -1,0 +1,61 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+)
+
+// API calls the broker's management API as guest. The path begins behind /api, as in "/vhosts/%2F"; body is sent as JSON
+// unless it is nil. It returns the answer's body; a status that is not 2xx is an error with that body in it.
+func (r *RabbitMQ) API(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var payload io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("encode %s %s: %w", method, path, err)
+		}
+		payload = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+loopback(r.wanted[portManagement])+"/api"+path, payload)
+	if err != nil {
+		return nil, fmt.Errorf("make request %s %s: %w", method, path, err)
+	}
+	req.SetBasicAuth("guest", "guest")
+	req.Header.Set("Content-Type", "application/json")
+	req.Close = true // no idle connection is left behind, neither to a broker that is killed next nor for a leak check
+
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("call broker: %w", err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read answer to %s %s: %w", method, path, err)
+	}
+	if answer.StatusCode/100 != 2 {
+		return text, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, bytes.TrimSpace(text))
+	}
+	return text, nil
+}
+
+// CreateVhost makes a virtual host in which guest may do everything. It is not an error when there is one already.
+func (r *RabbitMQ) CreateVhost(ctx context.Context, name string) error {
+	if _, err := r.API(ctx, http.MethodPut, "/vhosts/"+url.PathEscape(name), struct{}{}); err != nil {
+		return fmt.Errorf("create vhost %s: %w", name, err)
+	}
+	return nil
+}
+
+// DeleteVhost deletes a virtual host with all that is in it, and closes the connections to it.
+func (r *RabbitMQ) DeleteVhost(ctx context.Context, name string) error {
+	if _, err := r.API(ctx, http.MethodDelete, "/vhosts/"+url.PathEscape(name), nil); err != nil {
+		return fmt.Errorf("delete vhost %s: %w", name, err)
+	}
+	return nil
+}

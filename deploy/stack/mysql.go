@@ -1,0 +1,231 @@
+package stack
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+const (
+	// FlavorMySQL is what MySQL.Flavor says of MySQL.
+	FlavorMySQL = "mysql"
+	// FlavorMariaDB is what MySQL.Flavor says of MariaDB.
+	FlavorMariaDB = "mariadb"
+)
+
+// MySQL is a private database server, MySQL or MariaDB. It writes a row binlog with full images and full metadata and is
+// durable at every commit. The user root has an empty password and every privilege.
+type MySQL struct {
+	*Server
+	programs mysqlPrograms
+	options  []string
+}
+
+// NewMySQL finds or installs the database alone, as New does for both servers. Its files are in Dir/mysql.
+func NewMySQL(ctx context.Context, cfg Config) (*MySQL, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	programs, err := locateMySQL(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &MySQL{programs: programs, options: cfg.MySQLOptions}
+	m.Server = &Server{
+		name:   programs.flavor,
+		dir:    filepath.Join(cfg.Dir, "mysql"),
+		wanted: []int{cfg.MySQLPort},
+		out:    cfg.Log,
+		rec: record{
+			Name: "mysql", Flavor: programs.flavor, Version: programs.version,
+			Set: cfg.Set, Root: programs.root.path(), Detached: cfg.Detached,
+		},
+		launch: m.launch,
+		probe:  m.probe,
+	}
+	if err := m.open(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Flavor is FlavorMySQL or FlavorMariaDB.
+func (m *MySQL) Flavor() string { return m.rec.Flavor }
+
+// Version is the server's version, such as 9.7.0 or 10.11.14-MariaDB.
+func (m *MySQL) Version() string { return m.rec.Version }
+
+// Port is the loopback port of the server.
+func (m *MySQL) Port() int { return m.wanted[0] }
+
+// Addr is the server's address, host and port.
+func (m *MySQL) Addr() string { return loopback(m.Port()) }
+
+// DSN is the data source name for root and that database ("" for none), in the form of go-sql-driver/mysql. Times are
+// parsed and in UTC.
+func (m *MySQL) DSN(database string) string {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "tcp", m.Addr(), database
+	cfg.ParseTime, cfg.Loc = true, time.UTC
+	return cfg.FormatDSN()
+}
+
+func (m *MySQL) data() string { return filepath.Join(m.dir, "data") }
+
+// launch starts the server's process, with a data folder that is made if there is none.
+func (m *MySQL) launch(ctx context.Context) (instance, error) {
+	if m.programs.image != "" {
+		return m.launchContainer(ctx)
+	}
+	if err := m.initialize(ctx); err != nil {
+		return nil, err
+	}
+	args := append([]string{"--no-defaults"}, m.serverOptions()...)
+	args = append(args, m.localOptions()...)
+	args = append(args, m.options...)
+	path, args := m.programs.root.command(m.dir, m.programs.server, args)
+	p, err := Start(Command{
+		Name: m.name, Path: path, Args: args, Dir: m.dir, Env: plainEnv(m.dir),
+		LogFile: m.logFile(), Detached: m.rec.Detached,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// serverOptions are the options that do not depend on where the server runs. An option that only some versions know is
+// given as loose.
+func (m *MySQL) serverOptions() []string {
+	options := []string{
+		"--server-id=" + strconv.FormatUint(uint64(m.serverID()), 10),
+		"--log-bin=binlog",
+		"--binlog-format=ROW",
+		"--binlog-row-image=FULL",
+		"--binlog-row-metadata=FULL",
+		"--sync-binlog=1",
+		"--innodb-flush-log-at-trx-commit=1",
+		"--innodb-buffer-pool-size=128M",
+		"--character-set-server=utf8mb4",
+		"--default-time-zone=+00:00",
+		"--skip-name-resolve",
+		"--performance-schema=OFF",
+	}
+	if m.programs.flavor == FlavorMySQL {
+		return append(options,
+			"--gtid-mode=ON",
+			"--enforce-gtid-consistency=ON",
+			"--secure-file-priv=NULL",
+			"--loose-innodb-redo-log-capacity=64M",
+			"--loose-mysqlx=OFF",
+		)
+	}
+	return append(options, "--innodb-log-file-size=64M")
+}
+
+// localOptions tie the server to this machine's folder and loopback port. The socket's path is relative to the data
+// folder, because a socket's full path may have no more than 107 bytes.
+func (m *MySQL) localOptions() []string {
+	options := []string{
+		"--datadir=" + m.data(),
+		"--tmpdir=" + filepath.Join(m.dir, "tmp"),
+		"--socket=mysql.sock",
+		"--pid-file=" + filepath.Join(m.dir, "mysqld.pid"),
+		"--bind-address=127.0.0.1",
+		"--port=" + strconv.Itoa(m.Port()),
+	}
+	return append(options, asRoot()...)
+}
+
+// asRoot is the consent that the server wants before it runs as root.
+func asRoot() []string {
+	if os.Getuid() == 0 {
+		return []string{"--user=root"}
+	}
+	return nil
+}
+
+// serverID is the same for a folder at every start and differs between folders: a source's identity must not change under
+// its replicas, and two sources must not share one.
+func (m *MySQL) serverID() uint32 { return crc32.ChecksumIEEE([]byte(m.dir))>>1 + 1 }
+
+// probe asks for a new connection and makes sure that it is our server that answers.
+func (m *MySQL) probe(ctx context.Context) error {
+	db, err := sql.Open("mysql", m.DSN("")+"&timeout=2s&readTimeout=5s")
+	if err != nil {
+		return fmt.Errorf("open probe: %w", err)
+	}
+	defer db.Close()
+	var version, pidFile string
+	if err := db.QueryRowContext(ctx, "SELECT VERSION(), @@pid_file").Scan(&version, &pidFile); err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	if m.programs.image == "" && pidFile != filepath.Join(m.dir, "mysqld.pid") {
+		return fmt.Errorf("probe: another server answers on %s", m.Addr())
+	}
+	return nil
+}
+
+// initialize makes the data folder in one step: under another name first, so that one that was cut short is not used.
+func (m *MySQL) initialize(ctx context.Context) error {
+	if _, err := os.Stat(m.data()); err == nil {
+		return nil
+	}
+	fresh, tmp := m.data()+".new", filepath.Join(m.dir, "tmp")
+	grants := filepath.Join(m.dir, "grants.sql")
+	err := errors.Join(
+		os.RemoveAll(fresh),
+		os.MkdirAll(tmp, 0o755),
+		os.WriteFile(grants, []byte(rootGrants), 0o644),
+	)
+	if err != nil {
+		return fmt.Errorf("prepare data folder: %w", err)
+	}
+	path, args := m.programs.root.command(m.dir, m.programs.initializer(), m.programs.initArgs(fresh, tmp, grants))
+	err = runToEnd(ctx, Command{
+		Name: "initialize " + m.name, Path: path, Args: args, Dir: m.dir, Env: plainEnv(m.dir), LogFile: m.logFile(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, m.data()); err != nil {
+		return fmt.Errorf("keep data folder: %w", err)
+	}
+	return nil
+}
+
+// rootGrants lets root in from loopback: without name resolution the account root@localhost does not match 127.0.0.1.
+const rootGrants = `CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';
+GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;
+`
+
+// runToEnd runs a command to its end and makes a non-zero exit status an error with the last lines of its log.
+func runToEnd(ctx context.Context, cmd Command) error {
+	p, err := Start(cmd)
+	if err != nil {
+		return err
+	}
+	if err := p.Wait(ctx); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", cmd.Name, err), p.Kill())
+	}
+	if code := p.ExitCode(); code != 0 {
+		return fmt.Errorf("%s: exit status %d; last lines of %s:\n%s", cmd.Name, code, cmd.LogFile, tail(cmd.LogFile))
+	}
+	return nil
+}
+
+// plainEnv is the environment of every server: nothing of the caller's, so that no setting of the machine slips in.
+func plainEnv(home string, more ...string) []string {
+	return append([]string{
+		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + home, "LANG=C.UTF-8", "TZ=UTC",
+	}, more...)
+}
