@@ -34,6 +34,9 @@ func Migrate(ctx context.Context, db *sql.DB) (applied int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("prepare migrations: %w", err)
 	}
+	if _, err := lockName(ctx, db); err != nil {
+		return 0, err
+	}
 	results, err := provider.Up(ctx)
 	if err != nil {
 		return len(results), fmt.Errorf("migrate: %w", err)
@@ -72,9 +75,11 @@ func (namedLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 }
 
 // lockName is one name per database: GET_LOCK's names are server-wide and have at most 64 characters.
-func lockName(ctx context.Context, conn *sql.Conn) (string, error) {
+func lockName(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) (string, error) {
 	var database sql.NullString
-	if err := conn.QueryRowContext(ctx, "SELECT DATABASE()").Scan(&database); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT DATABASE()").Scan(&database); err != nil {
 		return "", fmt.Errorf("ask for the database's name: %w", err)
 	}
 	if !database.Valid {

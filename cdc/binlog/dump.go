@@ -1,0 +1,205 @@
+package binlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-mysql-org/go-mysql/client"
+	"github.com/go-mysql-org/go-mysql/mysql"
+	"github.com/go-mysql-org/go-mysql/replication"
+
+	"tailbox/cdc/relay"
+)
+
+// A link is taken for dead when it was silent for readTimeout; an idle server speaks every heartbeat.
+const (
+	heartbeat   = 5 * time.Second
+	readTimeout = 15 * time.Second
+	dialTimeout = 10 * time.Second
+)
+
+// dump streams from a place until ctx ends, deliver returns an error or the link breaks. go-mysql's own reconnect is off:
+// it may resume inside a transaction, or skip one.
+func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliver func(relay.Row) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	links := &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout}}
+	h := newHandler(ctx, r, s, from, deliver)
+	syncer, err := r.syncer(s, from, links, h)
+	if err != nil {
+		return err
+	}
+	defer shut(syncer, links)
+
+	stream, err := startSync(syncer, s, from)
+	if err != nil {
+		return classify(err)
+	}
+	// Events go to the handler; here only the end of the stream arrives.
+	_, err = stream.GetEvent(ctx)
+	cancel()
+	if ctxErr := context.Cause(ctx); err == nil || errors.Is(err, ctxErr) {
+		err = errStopped
+	}
+	return classify(err)
+}
+
+func (r *Reader) syncer(s *server, from relay.Position, links *dialer, h *handler) (*replication.BinlogSyncer, error) {
+	server := r.cfg.Server
+	host, port, err := address(server.Net, server.Addr)
+	if err != nil {
+		return nil, err
+	}
+	cfg := replication.BinlogSyncerConfig{
+		ServerID:         r.serverID,
+		Flavor:           s.flavor,
+		Host:             host,
+		Port:             port,
+		User:             server.User,
+		Password:         server.Passwd,
+		TLSConfig:        server.TLS,
+		Dialer:           links.DialContext,
+		Logger:           slog.New(slog.DiscardHandler), // its errors come back to us; its texts may carry rows
+		HeartbeatPeriod:  heartbeat,
+		ReadTimeout:      readTimeout,
+		DisableRetrySync: true,
+		VerifyChecksum:   true,
+		ParseTime:        true,
+		DiscardGTIDSet:   true,
+		// A payload column of MySQL's JSON type is rendered as the server itself would.
+		RenderJSONAsMySQLText:     true,
+		PayloadDecoderConcurrency: 1,
+		FillZeroLogPos:            s.flavor == mariaDB && from.GTIDSet == "",
+		RowsEventDecodeFunc:       h.decodeRows,
+		SynchronousEventHandler:   h,
+		// The server gives up on a reader that is held back for longer than this.
+		Option: func(c *client.Conn) error {
+			_, err := c.Execute("SET SESSION net_write_timeout = 600")
+			return err
+		},
+	}
+	if server.AllowFallbackToPlaintext {
+		cfg.TLSConfig = nil
+	}
+	return replication.NewBinlogSyncer(cfg), nil
+}
+
+// startSync asks for the dump. A malformed answer makes go-mysql panic in this goroutine.
+func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position) (stream *replication.BinlogStreamer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.New("start the dump: the server's answer is malformed")
+		}
+	}()
+	if !s.gtid {
+		return syncer.StartSync(mysql.Position{Name: from.File, Pos: uint32(from.Pos)})
+	}
+	set, err := mysql.ParseGTIDSet(s.flavor, from.GTIDSet)
+	if err != nil {
+		return nil, relay.Haltf(relay.CheckpointBad, "the checkpoint's GTID set cannot be read: %w", err)
+	}
+	return syncer.StartSyncGTID(set) // the syncer keeps and changes the set: it is ours alone
+}
+
+// shut ends the syncer. Its Close would dial the server again to kill the dump thread; with its links cut it returns at
+// once, and the server ends the thread when it next writes.
+func shut(syncer *replication.BinlogSyncer, links *dialer) {
+	links.close()
+	syncer.Close()
+}
+
+// dialer remembers the connections that it made, so that they can be cut.
+type dialer struct {
+	net.Dialer
+	mu     sync.Mutex
+	conns  []net.Conn
+	closed bool
+}
+
+// DialContext is a client.Dialer.
+func (d *dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.Dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = conn.Close() // nobody will use it
+		return nil, net.ErrClosed
+	}
+	d.conns = append(d.conns, conn)
+	return conn, nil
+}
+
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for _, conn := range d.conns {
+		_ = conn.Close() // cutting it is the point
+	}
+}
+
+func address(network, addr string) (host string, port uint16, err error) {
+	if network == "unix" {
+		return addr, 0, nil
+	}
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("read the address in MYSQL_DSN: %w", err)
+	}
+	number, err := net.LookupPort("tcp", service)
+	if err != nil {
+		return "", 0, fmt.Errorf("read the port in MYSQL_DSN: %w", err)
+	}
+	return host, uint16(number), nil
+}
+
+// classify turns what a server says about a place it cannot serve into a halt, and cuts long texts, which may carry rows.
+func classify(err error) error {
+	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
+		return halt
+	}
+	refused, ok := errors.AsType[*mysql.MyError](err)
+	if !ok {
+		return cut(err)
+	}
+	text := strings.ToLower(refused.Message)
+	says := func(words ...string) bool {
+		for _, w := range words {
+			if strings.Contains(text, w) {
+				return true
+			}
+		}
+		return false
+	}
+	const fatalRead = 1236
+	switch {
+	case refused.Code != fatalRead && refused.Code != 1945 && refused.Code != 1947 && refused.Code != 1955:
+		return cut(err)
+	case says("purged", "could not find first log", "could not find gtid state", "not find requested gtid"):
+		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): delete the relay's row "+
+			"in relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds", refused.Message)
+	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
+		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)
+	case says("exceed", "greater than file size", "> file size", "impossible position"):
+		return relay.Haltf(relay.HistoryReset, "the checkpoint lies outside of the server's binlog (%s)", refused.Message)
+	}
+	return cut(err)
+}
+
+// cut keeps the first words of an error: go-mysql's name the event, what follows can be its bytes.
+func cut(err error) error {
+	const most = 200
+	if text := err.Error(); len(text) > most {
+		return errors.New(text[:most] + "...")
+	}
+	return err
+}

@@ -1,0 +1,217 @@
+package binlog
+
+import (
+	"sync"
+	"time"
+
+	"tailbox/cdc/relay"
+)
+
+// ledger translates between the relay's row numbers and places in the binlog. It remembers, for the rows that are not yet
+// confirmed, where each transaction ended; transactions without outbox rows are folded into the entry before them, so it
+// never holds more entries than the relay's window has rows.
+//
+// Invariant: base ≤ every end ≤ read, in binlog order; base is behind row base.seq, and only moves to the end of a whole
+// transaction. A transaction enters a GTID set only when its end was read.
+type ledger struct {
+	mu     sync.Mutex
+	known  bool   // base is a place (false until START has found one)
+	server string // uuid and flavour that the places belong to
+	flavor string
+	base   place // behind the last transaction that is confirmed
+	ends   []end // of the transactions behind it
+	read   place // behind the last transaction that was read whole
+	readAt time.Time
+	rows   uint64 // Seq of the last row delivered
+	first  uint64 // Seq of the last row before the first base: no place exists before it is confirmed
+	open   string // GTID of the transaction that is being read, or was when the stream broke
+	start  *relay.Position
+}
+
+// place is between two transactions.
+type place struct {
+	set    gtidSet
+	file   string
+	pos    uint64
+	seq    uint64 // of the last row before it
+	skip   uint64 // rows of the transaction behind it that are not counted in seq, being confirmed by an earlier process
+	passed uint64 // transactions of others before it
+}
+
+// end is where one transaction with outbox rows, and those without that follow it, ended.
+type end struct {
+	last   uint64 // Seq of its last row
+	name   string // GTID of the transaction with the rows
+	gtids  []gtid // of all of them
+	file   string
+	pos    uint64
+	passed uint64
+}
+
+func newLedger() *ledger { return &ledger{} }
+
+// begin forgets all and starts at a position; at the zero position it waits for settle.
+func (l *ledger) begin(from relay.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*l = ledger{}
+	if !from.IsZero() {
+		l.start = &from
+	}
+}
+
+// placed tells whether there is a place to stream from.
+func (l *ledger) placed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known || l.start != nil
+}
+
+// settle makes a place that START has found the base, behind all rows that were delivered so far.
+func (l *ledger) settle(from relay.Position) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.place(from); err != nil {
+		return err
+	}
+	l.first = l.rows
+	l.base.passed, l.read.passed = 1, 1 // worth saving at once: a restart without it would choose another place
+	return nil
+}
+
+func (l *ledger) place(from relay.Position) error {
+	l.base = place{file: from.File, pos: from.Pos, seq: l.rows, skip: from.SkipRows}
+	if from.GTIDSet != "" || from.Flavor == mariaDB {
+		set, err := parseGTIDSet(from.Flavor, from.GTIDSet)
+		if err != nil {
+			return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTID set cannot be read: %w", err)
+		}
+		l.base.set = set
+	}
+	l.server, l.flavor = from.ServerUUID, from.Flavor
+	l.read, l.ends, l.known = l.base.copy(), nil, true
+	return nil
+}
+
+func (p place) copy() place {
+	p.set = p.set.clone()
+	return p
+}
+
+// resume gives the place to stream from: behind the last row that was delivered.
+func (l *ledger) resume(server *server) (relay.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known {
+		if err := l.place(*l.start); err != nil {
+			return relay.Position{}, err
+		}
+		l.open = l.start.SkipGTID
+	}
+	if l.flavor != server.flavor {
+		return relay.Position{}, relay.Haltf(relay.SourceChanged,
+			"the checkpoint was made on %s, the server is %s: point MYSQL_DSN at the right server", l.flavor, server.flavor)
+	}
+	return l.position(l.read, l.rows, l.open), nil
+}
+
+// position is the place behind row seq, where p is the last whole transaction's end at or before it and next the GTID of
+// the transaction behind p.
+func (l *ledger) position(p place, seq uint64, next string) relay.Position {
+	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTIDSet: p.set.String(), File: p.file, Pos: p.pos}
+	if skip := seq - p.seq + p.skip; skip > 0 {
+		at.SkipRows, at.SkipGTID = skip, next
+	}
+	return at
+}
+
+// transaction notes that one begins.
+func (l *ledger) transaction(name string) {
+	l.mu.Lock()
+	l.open = name
+	l.mu.Unlock()
+}
+
+// row numbers the next row.
+func (l *ledger) row() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rows++
+	return l.rows
+}
+
+// ended notes that a whole transaction was read, up to pos in file. foreign says that it is not the relay's own.
+func (l *ledger) ended(g gtid, file string, pos uint64, at time.Time, foreign bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := join(nil, g)
+	l.read.set.add(one)
+	l.read.file, l.read.pos, l.read.seq, l.read.skip = file, pos, l.rows, 0
+	if foreign {
+		l.read.passed++
+	}
+	if !at.IsZero() {
+		l.readAt = at
+	}
+	l.open = ""
+
+	switch {
+	case l.rows > l.lastEnd():
+		l.ends = append(l.ends, end{last: l.rows, name: g.String(), gtids: one, file: file, pos: pos, passed: l.read.passed})
+	case len(l.ends) > 0:
+		e := &l.ends[len(l.ends)-1]
+		e.gtids, e.file, e.pos, e.passed = join(e.gtids, g), file, pos, l.read.passed
+	default:
+		l.base.set.add(one)
+		l.base.file, l.base.pos, l.base.skip, l.base.passed = file, pos, 0, l.read.passed
+	}
+}
+
+func (l *ledger) lastEnd() uint64 {
+	if len(l.ends) == 0 {
+		return l.base.seq
+	}
+	return l.ends[len(l.ends)-1].last
+}
+
+// rotated notes that the binlog goes on in another file.
+func (l *ledger) rotated(file string) { l.ended(gtid{}, file, 4, time.Time{}, true) }
+
+// confirmed moves base up to row seq and gives the place right behind that row.
+func (l *ledger) confirmed(seq uint64) (relay.Position, uint64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known || seq < l.first {
+		return relay.Position{}, 0, false
+	}
+	for len(l.ends) > 0 && l.ends[0].last <= seq {
+		e := l.ends[0]
+		l.base.set.add(e.gtids)
+		l.base.file, l.base.pos, l.base.seq, l.base.skip, l.base.passed = e.file, e.pos, e.last, 0, e.passed
+		l.ends = l.ends[1:]
+	}
+	if seq < l.base.seq {
+		seq = l.base.seq // somebody else asked for more since: that much is confirmed
+	}
+	next := l.open
+	if len(l.ends) > 0 {
+		next = l.ends[0].name
+	}
+	return l.position(l.base, seq, next), l.base.passed, true
+}
+
+// ReadPlace is how far a stream has been read.
+type ReadPlace struct {
+	Position    relay.Position
+	CommittedAt time.Time // of the last transaction that was read whole; zero before the first
+	Rows        uint64
+}
+
+func (l *ledger) readPlace() ReadPlace {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known {
+		return ReadPlace{Rows: l.rows}
+	}
+	return ReadPlace{Position: l.position(l.read, l.rows, l.open), CommittedAt: l.readAt, Rows: l.rows}
+}

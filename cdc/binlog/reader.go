@@ -1,0 +1,149 @@
+// Package binlog reads committed outbox rows from the row binlog of a MySQL or MariaDB server, as a replica does. It is
+// the only room that knows go-mysql, and owns the connection to the server's dump thread and the translation between the
+// relay's row numbers and places in the binlog.
+//
+// What it promises: every committed insert into the outbox table behind the place it began at is delivered, in commit
+// order, again after a reconnect only from behind the last row delivered; a place never lies inside a transaction unless
+// it counts the rows to skip; what cannot be read safely ends in a *relay.Halt and is never passed over.
+//
+// Rows are delivered as they come, before the end of their transaction is read: a server writes a transaction to the
+// binlog only as a whole and when it commits, so what can be read has been committed (XA is the exception, and halts).
+package binlog
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/go-sql-driver/mysql"
+
+	"tailbox/cdc/outbox"
+	"tailbox/cdc/relay"
+)
+
+// Start is where a relay without a checkpoint begins.
+type Start string
+
+// The values of START.
+const (
+	StartSnapshot Start = "snapshot" // send what the table holds, then what is committed from now on
+	StartLatest   Start = "latest"   // send what is committed from now on
+	StartEarliest Start = "earliest" // send all that the server's binlog still has
+)
+
+// Table is the name of a table in its database.
+type Table struct{ Schema, Name string }
+
+// ParseTable reads OUTBOX_TABLE: a name, or database.name.
+func ParseTable(text, database string) (Table, error) {
+	schema, name, qualified := strings.Cut(text, ".")
+	if !qualified {
+		schema, name = database, text
+	}
+	if schema == "" || name == "" || strings.ContainsAny(schema+name, ".`'\"\\ ") {
+		return Table{}, fmt.Errorf("OUTBOX_TABLE: %q is not of the form table or database.table", text)
+	}
+	return Table{Schema: schema, Name: name}, nil
+}
+
+func (t Table) String() string { return t.Schema + "." + t.Name }
+
+// quoted is the name for use in a statement. ParseTable admits no character that would need more than this.
+func (t Table) quoted() string { return "`" + t.Schema + "`.`" + t.Name + "`" }
+
+// Config of a Reader.
+type Config struct {
+	// Server is where and as whom to connect, both for the dump and for SQL.
+	Server *mysql.Config
+	// DB is a pool on the same server, for questions and the snapshot.
+	DB *sql.DB
+	// Outbox is the table whose inserts are delivered.
+	Outbox Table
+	// Own is the checkpoint table: transactions that touch nothing else are no progress.
+	Own Table
+	// Start is where to begin without a checkpoint.
+	Start Start
+	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
+	// all that was in the binlog before it was called can be seen by a SELECT. Needed for StartSnapshot.
+	Fence func(ctx context.Context) error
+}
+
+// Reader is a relay.Source. See the package comment for what it promises.
+type Reader struct {
+	cfg      Config
+	serverID uint32
+	ledger   *ledger
+
+	mu      sync.Mutex
+	mapping *outbox.Mapping // of the column names seen last
+}
+
+var _ relay.Source = (*Reader)(nil)
+
+// New returns a reader that is not connected. Its replica id is random, so that no two instances meet under one.
+func New(cfg Config) *Reader {
+	return &Reader{cfg: cfg, serverID: randomServerID(), ledger: newLedger()}
+}
+
+// randomServerID is in the upper half of the range, away from the small numbers people give to servers.
+func randomServerID() uint32 {
+	var raw [4]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	return binary.LittleEndian.Uint32(raw[:]) | 1<<31
+}
+
+// Begin implements relay.Source.
+func (r *Reader) Begin(from relay.Position) { r.ledger.begin(from) }
+
+// Confirmed implements relay.Source.
+func (r *Reader) Confirmed(seq uint64) (relay.Position, uint64, bool) { return r.ledger.confirmed(seq) }
+
+// Stream implements relay.Source.
+func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) error {
+	server, err := r.inspect(ctx)
+	if err != nil {
+		return err
+	}
+	if findings := server.findings(r.cfg); len(findings) > 0 {
+		return findings.halt()
+	}
+	if !r.ledger.placed() {
+		if err := r.start(ctx, server, deliver); err != nil {
+			return err
+		}
+	}
+	from, err := r.ledger.resume(server)
+	if err != nil {
+		return err
+	}
+	if err := r.validate(ctx, server, from); err != nil {
+		return err
+	}
+	return r.dump(ctx, server, from, deliver)
+}
+
+// mappingFor is the mapping for the column names of a table map, made anew when they change.
+func (r *Reader) mappingFor(names []string) (*outbox.Mapping, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mapping != nil && r.mapping.Fits(names) {
+		return r.mapping, nil
+	}
+	mapping, err := outbox.NewMapping(names)
+	if err != nil {
+		return nil, &relay.Halt{Reason: relay.SchemaMismatch, Err: err}
+	}
+	r.mapping = mapping
+	return mapping, nil
+}
+
+// Read tells how far the stream has been read.
+func (r *Reader) Read() ReadPlace { return r.ledger.readPlace() }
+
+// errStopped ends a stream whose context has ended.
+var errStopped = errors.New("the stream was stopped")

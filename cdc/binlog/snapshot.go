@@ -1,0 +1,109 @@
+package binlog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"tailbox/cdc/outbox"
+	"tailbox/cdc/relay"
+)
+
+// snapshotTimeout is how long the server may take to sort the table, and how long it waits for a relay that is held back
+// by the broker.
+const snapshotTimeout = 10 * time.Minute
+
+// snapshot delivers what the table holds and gives the place to stream from.
+//
+// The place is taken first, then the fence makes all before it visible, then the table is read: what is committed in
+// between is in both and is sent twice, never missed. If it breaks off, the next one begins from the first row again.
+func (r *Reader) snapshot(ctx context.Context, s *server, deliver func(relay.Row) error) (relay.Position, error) {
+	from, err := r.latest(ctx, s)
+	if err != nil {
+		return from, err
+	}
+	if err := r.cfg.Fence(ctx); err != nil {
+		return from, fmt.Errorf("wait for commits to become visible: %w", err)
+	}
+
+	cfg := r.cfg.Server.Clone()
+	cfg.ReadTimeout = snapshotTimeout
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return from, fmt.Errorf("prepare the snapshot's connection: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return from, fmt.Errorf("connect for the snapshot: %w", err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION net_write_timeout = %d", int(snapshotTimeout.Seconds()))); err != nil {
+		return from, fmt.Errorf("prepare the snapshot's connection: %w", err)
+	}
+	return from, r.readTable(ctx, conn, s, from, deliver)
+}
+
+func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from relay.Position, deliver func(relay.Row) error) error {
+	mapping, err := r.mappingFor(s.columns)
+	if err != nil {
+		return err
+	}
+	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+r.cfg.Outbox.quoted()+" ORDER BY "+snapshotOrder(mapping))
+	if err != nil {
+		return fmt.Errorf("read the outbox table: %w", err)
+	}
+	defer rows.Close()
+
+	values := make([]any, len(s.columns))
+	into := make([]any, len(s.columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	label := label(from)
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return fmt.Errorf("read the outbox table: %w", err)
+		}
+		event, err := mapping.Event(values, time.Now().UTC())
+		if err != nil {
+			return relay.Haltf(relay.SchemaMismatch, "a row of %s cannot be read: %w", r.cfg.Outbox, err)
+		}
+		row := relay.Row{Seq: r.ledger.row(), Event: event, Position: label, CommittedAt: event.CreatedAt}
+		if err := deliver(row); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read the outbox table: %w", err)
+	}
+	return nil
+}
+
+// snapshotOrder sorts by time, and within an aggregate by version: a row is placed by the latest time among the versions
+// up to its own, so that a writer whose clock is behind cannot put a version before the one it followed.
+func snapshotOrder(m *outbox.Mapping) string {
+	id, _ := m.Column("id")
+	kind, _ := m.Column("aggregate_type")
+	aggregate, _ := m.Column("aggregate_id")
+	version, versioned := m.Column("aggregate_version")
+	created, dated := m.Column("created_at")
+	switch {
+	case versioned && dated:
+		return fmt.Sprintf("MAX(`%[4]s`) OVER (PARTITION BY `%[1]s`, `%[2]s` ORDER BY `%[3]s`), `%[3]s`, `%[5]s`", kind, aggregate, version, created, id)
+	case versioned:
+		return fmt.Sprintf("`%s`, `%s`", version, id)
+	case dated:
+		return fmt.Sprintf("`%s`, `%s`", created, id)
+	}
+	return fmt.Sprintf("`%s`", id)
+}
+
+// label is a place as messages carry it.
+func label(p relay.Position) string {
+	return fmt.Sprintf("%s:%d", p.File, p.Pos)
+}

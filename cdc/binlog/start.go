@@ -1,0 +1,187 @@
+package binlog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/go-mysql-org/go-mysql/mysql"
+
+	"tailbox/cdc/relay"
+)
+
+// start finds the place to begin at when there is no checkpoint.
+func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) error) error {
+	var from relay.Position
+	var err error
+	switch r.cfg.Start {
+	case StartEarliest:
+		from, err = r.earliest(ctx, s)
+	case StartLatest:
+		from, err = r.latest(ctx, s)
+	default:
+		from, err = r.snapshot(ctx, s, deliver)
+	}
+	if err != nil {
+		return err
+	}
+	return r.ledger.settle(from)
+}
+
+// latest is the end of the binlog.
+func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) {
+	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid}
+	// The set is asked for first: what is committed between the two questions is read again by GTID, never skipped.
+	var err error
+	if s.gtid {
+		if from.GTIDSet, err = s.executed(ctx, r.cfg.DB); err != nil {
+			return from, err
+		}
+	}
+	files, err := binlogFiles(ctx, r.cfg.DB)
+	if err != nil {
+		return from, err
+	}
+	if len(files) == 0 {
+		return from, fmt.Errorf("the server lists no binlog files")
+	}
+	end := files[len(files)-1]
+	from.File, from.Pos = end.Name, end.Size
+	return from, nil
+}
+
+// earliest is the beginning of the oldest file that the server still has.
+func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error) {
+	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid}
+	files, err := binlogFiles(ctx, r.cfg.DB)
+	if err != nil {
+		return from, err
+	}
+	if len(files) == 0 {
+		return from, fmt.Errorf("the server lists no binlog files")
+	}
+	from.File, from.Pos = files[0].Name, 4
+	var set sql.NullString
+	switch {
+	case s.flavor == mariaDB:
+		err = r.cfg.DB.QueryRowContext(ctx, "SELECT BINLOG_GTID_POS(?, 4)", from.File).Scan(&set)
+	case s.gtid:
+		err = r.cfg.DB.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_purged").Scan(&set)
+	}
+	if err != nil {
+		return from, fmt.Errorf("ask for the oldest GTIDs: %w", err)
+	}
+	from.GTIDSet = strings.ReplaceAll(set.String, "\n", "")
+	return from, nil
+}
+
+// validate refuses to stream from a place that the server cannot serve without a gap, before it is asked to.
+func (r *Reader) validate(ctx context.Context, s *server, from relay.Position) error {
+	switch {
+	case s.gtid && s.flavor == mySQL:
+		return r.validateSet(ctx, from)
+	case s.gtid:
+		return r.validateDomains(ctx, s, from)
+	}
+	return r.validateFile(ctx, s, from)
+}
+
+// validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
+// transaction a moment before the server counts it as executed.
+func (r *Reader) validateSet(ctx context.Context, from relay.Position) error {
+	if from.GTIDSet == "" && from.File != "" && from.Pos > 4 {
+		return relay.Haltf(relay.SourceChanged, "the checkpoint %s:%d was made without GTIDs, the server has gtid_mode=ON now: "+
+			"delete the relay's row in relay_checkpoint to start anew with START=snapshot", from.File, from.Pos)
+	}
+	for deadline := time.Now().Add(behindPatience); ; {
+		var unpurged, executed bool
+		err := r.cfg.DB.QueryRowContext(ctx, "SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed)",
+			from.GTIDSet, from.GTIDSet).Scan(&unpurged, &executed)
+		switch {
+		case err != nil:
+			return fmt.Errorf("compare the checkpoint with the server's GTIDs: %w", err)
+		case !unpurged:
+			return relay.Haltf(relay.BinlogPurged, "the server has purged transactions that the checkpoint has not passed: "+
+				"delete the relay's row in relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds")
+		case executed:
+			return nil
+		case time.Now().After(deadline):
+			return relay.Haltf(relay.SourceBehind, "the checkpoint has transactions that the server has not: "+
+				"it was restored from a backup or a failover lost them; compare gtid_executed with relay_checkpoint")
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return errStopped
+		}
+	}
+}
+
+const behindPatience = 10 * time.Second
+
+// validateDomains checks, domain by domain, that the server has come as far as the place. Whether it still has what is
+// behind the place, MariaDB itself checks when the dump starts.
+func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position) error {
+	want, err := mysql.ParseMariadbGTIDSet(from.GTIDSet)
+	if err != nil {
+		return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTIDs cannot be read: %w", err)
+	}
+	for deadline := time.Now().Add(behindPatience); ; {
+		text, err := s.executed(ctx, r.cfg.DB)
+		if err != nil {
+			return err
+		}
+		have, err := mysql.ParseMariadbGTIDSet(text)
+		if err != nil {
+			return fmt.Errorf("read the server's GTIDs: %w", err)
+		}
+		if have.Contain(want) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return relay.Haltf(relay.SourceBehind, "the checkpoint is at %s, the server only at %s: "+
+				"its binlog was reset, it was restored from a backup, or a failover lost transactions", from.GTIDSet, text)
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return errStopped
+		}
+	}
+}
+
+// validateFile checks a place without GTIDs: same server, file still there, offset inside it.
+func (r *Reader) validateFile(ctx context.Context, s *server, from relay.Position) error {
+	if from.ServerUUID != s.uuid {
+		return relay.Haltf(relay.SourceChanged, "the checkpoint %s:%d belongs to server %s, this is %s: without GTIDs a place "+
+			"means nothing to another server", from.File, from.Pos, from.ServerUUID, s.uuid)
+	}
+	if from.Pos > math.MaxUint32 {
+		return relay.Haltf(relay.SourceChanged, "the checkpoint is at %d in %s: without GTIDs no server can resume behind 4 GiB", from.Pos, from.File)
+	}
+	files, err := binlogFiles(ctx, r.cfg.DB)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Name == from.File {
+			if from.Pos > f.Size {
+				return relay.Haltf(relay.HistoryReset, "the checkpoint is at %d in %s, which ends at %d: the binlog was reset or cut", from.Pos, from.File, f.Size)
+			}
+			return nil
+		}
+	}
+	return relay.Haltf(relay.BinlogPurged, "the server no longer has the file %s of the checkpoint: delete the relay's row in "+
+		"relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds", from.File)
+}
+
+// pause waits, and tells whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/publish"
+	"tailbox/deploy/ops"
+)
+
+// Config is all that can be set, as flags or in the environment.
+type Config struct {
+	ops.Common
+
+	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. The replica connection is derived from it; tls=true encrypts both."`
+	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts."`
+	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
+	Outbox     string     `name:"outbox-table" env:"OUTBOX_TABLE" default:"outbox" help:"Table whose inserts are published: name, or database.name."`
+	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to. Declared as a durable topic exchange if it is missing."`
+	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose aggregate_type, aggregate_id or type."`
+
+	Window             int           `name:"window" env:"WINDOW" default:"1000" help:"Most events that may be sent and not confirmed."`
+	CheckpointInterval time.Duration `name:"checkpoint-interval" env:"CHECKPOINT_INTERVAL" default:"200ms" help:"Least time between two saves of the checkpoint."`
+	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
+	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
+}
+
+// Validate tells all that is wrong with the settings.
+func (c *Config) Validate() error {
+	errs := []error{
+		c.Common.Validate(),
+		ops.Required("MYSQL_DSN", c.MySQLDSN, "cdc:password@tcp(127.0.0.1:3306)/tailbox"),
+		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
+		ops.Required("EXCHANGE", c.Exchange, "outbox.events"),
+		ops.Positive("WINDOW", c.Window),
+		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
+		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),
+	}
+	if c.RelayName == "" || len(c.RelayName) > 64 {
+		errs = append(errs, errors.New("RELAY_NAME: a name of 1 to 64 bytes is needed"))
+	}
+	if c.MySQLDSN != "" {
+		server, err := ops.ParseDSN(c.MySQLDSN)
+		errs = append(errs, err)
+		if err == nil {
+			_, err = binlog.ParseTable(c.Outbox, server.DBName)
+			errs = append(errs, err)
+		}
+	}
+	if c.AMQPURL != "" && c.Exchange != "" {
+		_, err := publish.New(publish.Config{URL: c.AMQPURL.Reveal(), Exchange: c.Exchange})
+		errs = append(errs, err)
+	}
+	if _, err := publish.ParseTemplate(c.RoutingKey); err != nil {
+		errs = append(errs, errors.Join(errors.New("ROUTING_KEY"), err))
+	}
+	return errors.Join(errs...)
+}

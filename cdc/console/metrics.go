@@ -1,0 +1,128 @@
+package console
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tailbox/cdc/relay"
+)
+
+// metric is one row of the table of metrics: its name behind tailbox_relay_, what it says, and where it comes from.
+type metric struct {
+	name   string
+	help   string
+	kind   prometheus.ValueType
+	labels []string
+	values func(p Position, v View) []sample
+}
+
+type sample struct {
+	labels []string
+	value  float64
+}
+
+// metrics are all that is read from the position. They exist from the start, at zero.
+var metrics = []metric{
+	{"state", "1 for the state that the relay is in, 0 for the others.", prometheus.GaugeValue, []string{"state"}, states},
+	{"lag_seconds", "Age of the oldest commit that is not confirmed.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(p.Lag.Seconds) }},
+	{"lag_bytes", "Bytes of binlog between what is confirmed and the server's end.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Lag.Bytes)) }},
+	{"in_flight", "Events that are read and not confirmed without a gap.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Lag.InFlight)) }},
+	{"events_total", "Events by the stage that they reached; one sent twice is published twice.", prometheus.CounterValue, []string{"stage"}, stages},
+	{"checkpoint_age_seconds", "Time since this process saved the checkpoint, or since it started.", prometheus.GaugeValue, nil, checkpointAge},
+	{"runway_bytes", "Bytes of binlog between the oldest that the server has and the checkpoint.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Runway.Bytes)) }},
+	{"reconnects_total", "Connections that were lost and made again.", prometheus.CounterValue, []string{"peer"},
+		func(_ Position, v View) []sample {
+			t := v.Relay().Totals
+			return []sample{{[]string{"mysql"}, float64(t.SourceReconnects)}, {[]string{"rabbitmq"}, float64(t.BrokerReconnects)}}
+		}},
+	{"leader", "1 when this process is the one that relays.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(truth(p.Leader.Me)) }},
+	{"epoch", "Epoch of the checkpoint that this process holds.", prometheus.GaugeValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Leader.Epoch)) }},
+}
+
+// Collector gives the metrics of a relay to Prometheus, and Latency those that are observed event by event.
+type Collector struct {
+	view    View
+	started time.Time
+	descs   []*prometheus.Desc
+	// Latency is tailbox_relay_commit_to_confirm_seconds.
+	Latency prometheus.Histogram
+}
+
+var _ prometheus.Collector = (*Collector)(nil)
+
+// NewCollector returns the collector of a relay.
+func NewCollector(view View) *Collector {
+	c := &Collector{view: view, started: view.Now()}
+	for _, m := range metrics {
+		c.descs = append(c.descs, prometheus.NewDesc("tailbox_relay_"+m.name, m.help, m.labels, nil))
+	}
+	c.Latency = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "tailbox_relay_commit_to_confirm_seconds",
+		Help:    "Time from the commit of an event to its confirm; exact to the second only where the server logs no finer time.",
+		Buckets: []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+	})
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, desc := range c.descs {
+		out <- desc
+	}
+	c.Latency.Describe(out)
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	p := c.view.Position()
+	if p.Checkpoint.SavedAt == "" {
+		p.Checkpoint.SavedAt = stamp(c.started)
+	}
+	for i, m := range metrics {
+		for _, s := range m.values(p, c.view) {
+			out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, s.value, s.labels...)
+		}
+	}
+	c.Latency.Collect(out)
+}
+
+func states(p Position, _ View) (samples []sample) {
+	for _, state := range relay.States {
+		samples = append(samples, sample{[]string{string(state)}, truth(state == p.State)})
+	}
+	return samples
+}
+
+func stages(p Position, _ View) []sample {
+	return []sample{
+		{[]string{"read"}, float64(p.Totals.Read)},
+		{[]string{"published"}, float64(p.Totals.Published)},
+		{[]string{"confirmed"}, float64(p.Totals.Confirmed)},
+		{[]string{"returned"}, float64(p.Totals.Returned)},
+		{[]string{"nacked"}, float64(p.Totals.Nacked)},
+	}
+}
+
+func checkpointAge(p Position, v View) []sample {
+	at, err := time.Parse(time.RFC3339Nano, p.Checkpoint.SavedAt)
+	if err != nil {
+		return one(0)
+	}
+	return one(max(0, v.Now().Sub(at).Seconds()))
+}
+
+func one(value float64) []sample { return []sample{{value: value}} }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,147 @@
+// Package console is the relay's HTTP side: where it stands (/position), whether it is well (/healthz, /readyz) and its
+// numbers (/metrics). It only reads what the relay and the source know of themselves, so every answer is immediate, even
+// while MySQL or RabbitMQ are away.
+package console
+
+import (
+	"time"
+
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/relay"
+	"tailbox/schema"
+)
+
+// View is what the console reads. Each function answers at once.
+type View struct {
+	Name   string // of the relay
+	Holder string // of the checkpoint: this process
+	Relay  func() relay.Status
+	Read   func() binlog.ReadPlace
+	Source func() binlog.Survey
+	Now    func() time.Time
+}
+
+// Position is the document of GET /position. Times are RFC 3339 in UTC with microseconds, empty when there is none yet.
+type Position struct {
+	Relay  string       `json:"relay"`
+	State  relay.State  `json:"state"`
+	Reason relay.Reason `json:"reason"`
+	Detail string       `json:"detail,omitempty"` // why it halted, and what mends it
+
+	Leader struct {
+		ID    string `json:"id"`
+		Epoch uint64 `json:"epoch"`
+		Me    bool   `json:"me"`
+	} `json:"leader"`
+	Source struct {
+		Flavor     string `json:"flavor"`
+		Version    string `json:"version"`
+		ServerUUID string `json:"server_uuid"`
+		GTIDMode   bool   `json:"gtid_mode"`
+		File       string `json:"file"` // end of the server's binlog
+		Pos        uint64 `json:"pos"`
+		GTIDSet    string `json:"gtid_set"`
+		AskedAt    string `json:"asked_at"`
+	} `json:"source"`
+	Read struct {
+		Place
+		CommittedAt string `json:"committed_at"`
+	} `json:"read"`
+	Confirmed struct {
+		Place
+		EventID string `json:"event_id"`
+	} `json:"confirmed"`
+	Checkpoint struct {
+		Place
+		EventID  string `json:"event_id"`
+		SkipRows uint64 `json:"skip_rows"`
+		SavedAt  string `json:"saved_at"`
+	} `json:"checkpoint"`
+	Lag struct {
+		Seconds  float64 `json:"seconds"`   // age of the oldest commit that is not confirmed
+		Bytes    uint64  `json:"bytes"`     // of binlog between what is confirmed and the server's end
+		InFlight int     `json:"in_flight"` // events read and not confirmed without a gap
+	} `json:"lag"`
+	Runway struct {
+		File  string `json:"file"` // the oldest that the server still has
+		Bytes uint64 `json:"bytes_behind_purge"`
+	} `json:"runway"`
+	Totals Totals `json:"totals"`
+}
+
+// Place is a place in the binlog.
+type Place struct {
+	File    string `json:"file"`
+	Pos     uint64 `json:"pos"`
+	GTIDSet string `json:"gtid_set"`
+}
+
+// Totals are counts since the process started.
+type Totals struct {
+	Read       uint64 `json:"read"`
+	Published  uint64 `json:"published"`
+	Confirmed  uint64 `json:"confirmed"`
+	Returned   uint64 `json:"returned"`
+	Nacked     uint64 `json:"nacked"`
+	Reconnects uint64 `json:"reconnects"`
+}
+
+// Position puts the document together.
+func (v View) Position() Position {
+	status, read, source := v.Relay(), v.Read(), v.Source()
+	p := Position{Relay: v.Name, State: status.State, Reason: status.Reason, Detail: status.Detail}
+
+	p.Leader.ID, p.Leader.Epoch, p.Leader.Me = v.Holder, status.Epoch, status.Epoch > 0
+	p.Source.Flavor, p.Source.Version, p.Source.ServerUUID = source.Flavor, source.Version, source.UUID
+	p.Source.GTIDMode, p.Source.GTIDSet, p.Source.AskedAt = source.GTID, source.GTIDSet, stamp(source.At)
+	p.Source.File, p.Source.Pos = source.End()
+	p.Read.Place, p.Read.CommittedAt = place(read.Position), stamp(read.CommittedAt)
+	p.Confirmed.Place, p.Confirmed.EventID = place(status.ConfirmedAt), status.EventID
+	p.Checkpoint.Place, p.Checkpoint.EventID = place(status.Saved), status.SavedEventID
+	p.Checkpoint.SkipRows, p.Checkpoint.SavedAt = status.Saved.SkipRows, stamp(status.SavedAt)
+
+	p.Lag.Bytes, _ = source.Distance(status.ConfirmedAt.File, status.ConfirmedAt.Pos)
+	p.Lag.Seconds = v.lag(status, read, p.Lag.Bytes)
+	p.Lag.InFlight = status.InFlight
+	p.Runway.File = source.Oldest()
+	_, p.Runway.Bytes = source.Distance(status.Saved.File, status.Saved.Pos)
+
+	t := status.Totals
+	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned,
+		Nacked: t.Refused, Reconnects: t.SourceReconnects + t.BrokerReconnects}
+	return p
+}
+
+// lag is the age of the oldest commit that is not confirmed; with nothing unconfirmed, the age of the last commit that
+// was read as long as the server has more.
+func (v View) lag(status relay.Status, read binlog.ReadPlace, bytes uint64) float64 {
+	oldest := status.Oldest
+	if oldest.IsZero() && bytes > 0 {
+		oldest = read.CommittedAt
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(0, v.Now().Sub(oldest).Seconds())
+}
+
+// Ready says why the relay is not doing its job; none means that it is.
+func (v View) Ready() []string {
+	status := v.Relay()
+	switch status.State {
+	case relay.Streaming, relay.Snapshot:
+		return nil
+	case relay.Halted, relay.Stalled:
+		return []string{string(status.State) + ": " + string(status.Reason)}
+	}
+	return []string{string(status.State)}
+}
+
+func place(p relay.Position) Place { return Place{File: p.File, Pos: p.Pos, GTIDSet: p.GTIDSet} }
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(schema.TimeFormat)
+}

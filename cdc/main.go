@@ -1,0 +1,167 @@
+// Command cdc is the relay: it tails the row binlog of MySQL or MariaDB for inserts into the outbox table and publishes
+// each to RabbitMQ with publisher confirms. See package relay for what it promises, and `cdc -h` for its settings.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/checkpoint"
+	"tailbox/cdc/console"
+	"tailbox/cdc/publish"
+	"tailbox/cdc/relay"
+	"tailbox/deploy/ops"
+)
+
+func main() {
+	ops.Main(func(ctx context.Context) error {
+		var cfg Config
+		service := ops.Service{
+			Name:        "cdc",
+			Description: "Publishes what is inserted into a MySQL outbox table to RabbitMQ, as it is committed.",
+			HTTPAddr:    ":3001",
+		}
+		if err := ops.Parse(service, &cfg, os.Args[1:], os.Stdout); err != nil {
+			if errors.Is(err, ops.ErrHelp) {
+				return nil
+			}
+			return err
+		}
+		return run(ctx, cfg)
+	})
+}
+
+// surveyInterval is how old an answer about the source server may be.
+const surveyInterval = time.Second
+
+func run(ctx context.Context, cfg Config) error {
+	log, err := ops.Logger(cfg.Common, "cdc")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }() // standard error may not know how to
+	log = log.With(zap.String("relay", cfg.RelayName))
+
+	// The rooms, from the source to the broker.
+	db, err := ops.OpenMySQL(cfg.MySQLDSN, 4)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // at the end nothing is under way
+	store := checkpoint.New(db, cfg.RelayName, holder())
+	reader, err := newReader(cfg, store)
+	if err != nil {
+		return err
+	}
+	routing, err := publish.ParseTemplate(cfg.RoutingKey)
+	if err != nil {
+		return fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
+	}
+	publisher, err := publish.New(publish.Config{
+		URL: cfg.AMQPURL.Reveal(), Exchange: cfg.Exchange, RoutingKey: routing,
+		Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+
+	// What is seen from outside.
+	surveyor := binlog.NewSurveyor(reader, surveyInterval)
+	view := console.View{Name: cfg.RelayName, Holder: store.Holder(), Read: reader.Read, Source: surveyor.Last, Now: time.Now}
+	var collector *console.Collector
+	engine := relay.New(reader, publisher, store, log, relay.Config{
+		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
+		ExitOnHalt: cfg.ExitOnHalt,
+		Observe: func(row *relay.Row, at time.Time) {
+			collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
+			if entry := log.Check(zap.DebugLevel, "published"); entry != nil {
+				entry.Write(zap.String("event_id", row.Event.ID), zap.String("type", row.Event.Type), zap.String("position", row.Position))
+			}
+		},
+	})
+	view.Relay = engine.Status
+	collector = console.NewCollector(view)
+	registry := ops.Metrics()
+	registry.MustRegister(collector)
+
+	return ops.Run(ctx,
+		func(ctx context.Context) error {
+			return ops.Serve(ctx, cfg.Common, console.Handler(view, registry), func(addr net.Addr) {
+				log.Info("listening", zap.String("addr", addr.String()))
+			})
+		},
+		surveyor.Run,
+		func(ctx context.Context) error {
+			if err := preflight(ctx, reader, log); err != nil {
+				return err
+			}
+			return outcome(engine.Run(ctx))
+		},
+	)
+}
+
+func newReader(cfg Config, store *checkpoint.Store) (*binlog.Reader, error) {
+	server, err := ops.ParseDSN(cfg.MySQLDSN)
+	if err != nil {
+		return nil, err
+	}
+	outbox, err := binlog.ParseTable(cfg.Outbox, server.DBName)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	db, err := ops.OpenMySQL(cfg.MySQLDSN, 3)
+	if err != nil {
+		return nil, err
+	}
+	return binlog.New(binlog.Config{
+		Server: server, DB: db, Outbox: outbox,
+		Own:   binlog.Table{Schema: server.DBName, Name: checkpoint.Table},
+		Start: binlog.Start(cfg.Start), Fence: store.Fence,
+	}), nil
+}
+
+// preflight waits until the source can be reached, and ends the process when its settings, the user's rights or the table
+// are not fit: no wait mends them.
+func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) error {
+	for {
+		err := reader.Preflight(ctx)
+		var findings binlog.Findings
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return nil
+		case errors.As(err, &findings):
+			return fmt.Errorf("%w: the source is not fit:\n%w", ops.ErrBadConfig, findings)
+		}
+		log.Warn("the source is out of reach, trying again", zap.Error(err))
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// outcome makes the process's end of the relay's.
+func outcome(err error) error {
+	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
+		return fmt.Errorf("%w: %w", ops.ErrHalted, halt)
+	}
+	return err
+}
+
+// holder names this process for people: host, process id and a part that no other process ever has.
+func holder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), uuid.NewString()[:8])
+}

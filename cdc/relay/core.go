@@ -1,0 +1,217 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Core holds every decision of a relay and does no I/O: no clock, no goroutine, no driver. The engine tells it what
+// happened (On...) and asks what to do (Room, Next, Watermark, Retry, Idle). It is not safe for concurrent use.
+type Core struct {
+	window window
+	limit  int // rows
+	most   int // bytes
+
+	leading  bool
+	session  bool
+	alarm    bool   // the broker is short of memory or disk
+	trouble  Reason // why there is no session
+	hold     Reason // why rows are held back; nothing new is sent while it is set
+	attempts int    // holds in a row without progress
+	cursor   uint64 // Seq of the next row whose outcome is due
+	draining bool
+	halt     *Halt
+
+	counts Totals
+}
+
+// Totals count rows since the process started; one sent twice is published twice.
+type Totals struct {
+	Read, Published, Confirmed, Returned, Refused, SourceReconnects, BrokerReconnects uint64
+}
+
+// NewCore returns the core of a relay with nothing in its window, which holds at most so many rows and bytes.
+func NewCore(rows, bytes int) *Core {
+	return &Core{window: newWindow(rows), limit: rows, most: bytes, cursor: 1}
+}
+
+// OnLeading says that the checkpoint is ours.
+func (c *Core) OnLeading() { c.leading = true }
+
+// Room tells whether another row may be taken in. One row always fits an empty window, whatever its size.
+func (c *Core) Room() bool {
+	if c.draining || c.halt != nil {
+		return false
+	}
+	n := c.window.len()
+	return n == 0 || n < c.limit && c.window.bytes < c.most
+}
+
+// OnRow takes the next row in. Ask Room first.
+func (c *Core) OnRow(row Row) {
+	c.window.add(row)
+	c.counts.Read++
+}
+
+// OnSession says that a fresh session is there: nothing is in flight on it.
+func (c *Core) OnSession() {
+	c.session, c.alarm, c.trouble = true, false, ""
+}
+
+// OnSessionLost says that the session is gone. What it had not settled is unknown, so all of it is sent again, in order.
+func (c *Core) OnSessionLost(err error) {
+	c.session, c.alarm = false, false
+	c.hold = ""
+	c.window.requeue(sent)
+	c.window.requeue(held)
+	c.cursor = c.window.next
+	c.counts.BrokerReconnects++
+	c.OnBrokerError(err)
+}
+
+// OnBrokerError says why there is no session.
+func (c *Core) OnBrokerError(err error) {
+	c.trouble = BrokerDown
+	if topology := (*TopologyError)(nil); errors.As(err, &topology) {
+		c.trouble = Topology
+	}
+}
+
+// Next appends to rows what is to be published now, in commit order, and counts it as sent.
+//
+// Invariant: nothing is sent while a row is held back, so that no row overtakes it a second time.
+func (c *Core) Next(rows []Row) []Row {
+	if !c.session || c.alarm || c.hold != "" || c.draining || c.halt != nil {
+		return rows
+	}
+	before := len(rows)
+	rows = c.window.send(rows, c.limit)
+	c.counts.Published += uint64(len(rows) - before)
+	return rows
+}
+
+// OnOutcome takes one report of the session; observe is called with each row that is confirmed now.
+func (c *Core) OnOutcome(o Outcome, observe func(row *Row)) {
+	switch o.Kind {
+	case Confirmed:
+		if o.Seq >= c.window.next {
+			panic(fmt.Sprintf("relay: row %d was confirmed, only rows before %d were sent", o.Seq, c.window.next))
+		}
+		for ; c.cursor <= o.Seq; c.cursor++ {
+			if s := c.window.at(c.cursor); s.state == sent {
+				c.window.settle(c.cursor, confirmed)
+				c.counts.Confirmed++
+				observe(&s.row)
+			}
+		}
+		before := c.window.base
+		c.window.advance()
+		if c.window.base > before {
+			c.attempts = 0
+		}
+	case Returned:
+		c.counts.Returned++
+		c.holdBack(o.Seq, Unroutable)
+	case Refused:
+		c.counts.Refused++
+		c.holdBack(o.Seq, BrokerRefused)
+	case Poison:
+		c.holdBack(o.Seq, PoisonEvent)
+		c.OnHalt(&Halt{Reason: PoisonEvent, Err: o.Err})
+	case Blocked:
+		c.alarm = true
+	case Unblocked:
+		c.alarm = false
+	}
+}
+
+func (c *Core) holdBack(seq uint64, why Reason) {
+	if seq < c.cursor {
+		panic(fmt.Sprintf("relay: row %d was settled again, row %d was due", seq, c.cursor))
+	}
+	c.window.settle(seq, held)
+	c.cursor = seq + 1
+	if c.hold == "" {
+		c.attempts++
+	}
+	c.hold = why
+}
+
+// Retry tells whether rows are held back and all else is settled, so that they can be sent again after a wait, and for
+// which time in a row that is.
+func (c *Core) Retry() (attempt int, due bool) {
+	return c.attempts, c.hold != "" && c.window.sent == 0 && c.halt == nil && !c.draining
+}
+
+// OnRetry sends what was held back once more, in order, before anything new. Call it when Retry says so and the wait is
+// over; at any other time it does nothing.
+func (c *Core) OnRetry() {
+	if _, due := c.Retry(); !due {
+		return
+	}
+	c.hold = ""
+	c.window.requeue(held)
+	c.cursor = c.window.next
+}
+
+// Watermark is the Seq up to which every row is confirmed and was routed.
+//
+// Invariant: no checkpoint is saved beyond it.
+func (c *Core) Watermark() uint64 { return c.window.base - 1 }
+
+// LastEvent is the id of the event right at the watermark, empty before the first.
+func (c *Core) LastEvent() string { return c.window.last }
+
+// OnDrain stops taking rows in and sending them.
+func (c *Core) OnDrain() { c.draining = true }
+
+// OnHalt stops for good. The first reason stays.
+func (c *Core) OnHalt(halt *Halt) {
+	if c.halt == nil {
+		c.halt = halt
+	}
+}
+
+// Halted is why the core stopped for good, or nil.
+func (c *Core) Halted() *Halt { return c.halt }
+
+// Idle tells that nothing is in flight any more: all that was sent is settled, or its session is lost.
+func (c *Core) Idle() bool { return c.window.sent == 0 }
+
+// Oldest is when the oldest unconfirmed row was committed; false when there is none.
+func (c *Core) Oldest() (time.Time, bool) {
+	if c.window.len() == 0 {
+		return time.Time{}, false
+	}
+	return c.window.at(c.window.base).row.CommittedAt, true
+}
+
+// State is what the relay does, and why if it is blocked or halted.
+func (c *Core) State() (State, Reason) {
+	switch {
+	case c.halt != nil:
+		return Halted, c.halt.Reason
+	case c.draining:
+		return Draining, ""
+	case !c.leading:
+		return Starting, ""
+	case c.hold != "":
+		return Stalled, c.hold
+	case c.alarm:
+		return Stalled, BrokerAlarm
+	case !c.session && c.trouble != "":
+		return Stalled, c.trouble
+	case !c.session:
+		return Starting, ""
+	}
+	return Streaming, ""
+}
+
+// TopologyError is returned by Publisher.Open when the exchange cannot be used as it is.
+type TopologyError struct{ Err error }
+
+func (e *TopologyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the broker said.
+func (e *TopologyError) Unwrap() error { return e.Err }

@@ -1,0 +1,43 @@
+package relay
+
+// State is what a relay is doing, in one word.
+type State string
+
+// The states. From each a relay can come to Halted.
+const (
+	Starting  State = "starting"  // taking the checkpoint over
+	Snapshot  State = "snapshot"  // sending what the table held before the place it streams from
+	Streaming State = "streaming" // sending each row as it is committed
+	Stalled   State = "blocked"   // the broker takes nothing, or nothing that was sent last reached a queue
+	Draining  State = "draining"  // stopping: waiting for confirms
+	Halted    State = "halted"    // stopped for good, see the reason
+)
+
+// States are all of them, for the metric that has one series each.
+var States = []State{Starting, Snapshot, Streaming, Stalled, Draining, Halted}
+
+// Reason says why a relay halted, or why it is blocked.
+type Reason string
+
+// Reasons of Halted.
+const (
+	BinlogPurged   Reason = "binlog_purged"   // transactions after the checkpoint are gone from the server
+	HistoryReset   Reason = "history_reset"   // the server's binlog was reset: the checkpoint means nothing to it
+	SourceChanged  Reason = "source_changed"  // file and position belong to another server
+	SourceBehind   Reason = "source_behind"   // the server has not seen what the checkpoint has
+	SourceIncident Reason = "source_incident" // the server says that its binlog misses something
+	NotRowLogged   Reason = "not_row_logged"  // changes of the outbox are not logged as whole rows
+	XAUnsupported  Reason = "xa_unsupported"  // an outbox row was written in an XA transaction
+	SchemaMismatch Reason = "schema_mismatch" // the outbox table lacks what an event needs
+	CheckpointBad  Reason = "checkpoint_corrupt"
+	PoisonEvent    Reason = "poison" // an event cannot be a message
+)
+
+// Reasons of Stalled.
+const (
+	BrokerDown    Reason = "broker_unreachable"
+	BrokerAlarm   Reason = "broker_alarm" // out of memory or disk
+	BrokerRefused Reason = "refused"      // the broker said no to a message
+	Unroutable    Reason = "unroutable"   // a message reached no queue: a binding is missing
+	Topology      Reason = "topology"     // the exchange is missing or of another kind
+)
