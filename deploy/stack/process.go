@@ -242,8 +242,17 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Pause freezes the group with SIGSTOP: its connections stay open and nothing answers.
-func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
+// Pause freezes the group with SIGSTOP: its connections stay open and nothing answers. It returns when the process has
+// stopped, which for many threads is a little after the signal.
+func (p *Process) Pause() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	if err := waitStopped(p.pid); err != nil {
+		return fmt.Errorf("pause %s: %w", p.name, err)
+	}
+	return nil
+}
 
 // Resume lets a paused group go on.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,4 +47,31 @@ func startTime(pid int) (string, error) {
 		return "", fmt.Errorf("read boot id: %w", err)
 	}
 	return string(bytes.TrimSpace(boot)) + "/" + string(fields[19]), nil
+}
+
+// waitStopped waits until every thread of the process is stopped.
+func waitStopped(pid int) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for !stopped(pid) {
+		if time.Now().After(deadline) {
+			return errors.New("a thread goes on")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// stopped tells whether no thread of the process runs or can run.
+func stopped(pid int) bool {
+	threads, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if state := stat[bytes.LastIndexByte(stat, ')')+2]; !bytes.ContainsRune([]byte("TtZX"), rune(state)) {
+			return false
+		}
+	}
+	return true
 }

@@ -32,3 +32,6 @@ func startTime(pid int) (string, error) {
 	}
 	return strings.TrimSpace(string(out)), nil
 }
+
+// waitStopped has no portable form.
+func waitStopped(int) error { return nil }

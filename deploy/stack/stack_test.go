@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -117,6 +118,24 @@ func messages(t *testing.T, r *stack.RabbitMQ, vhost string) []string {
 	return bodies
 }
 
+// queueIsRegistered waits until the broker has the quorum queue in its register on disk, which it writes up to half a
+// second after the declaration; RabbitMQ 3.10 cannot use a queue that it lost from there.
+func queueIsRegistered(t *testing.T, dir string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "rabbitmq/data/*/quorum/*/names.dets"))
+		require.NoError(t, err)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if bytes.Contains(text, []byte(queue)) {
+				return true
+			}
+		}
+		return false
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
 // processes lists the processes on this machine that have the folder in their environment or arguments.
 func processes(t *testing.T, dir string) []string {
 	t.Helper()
@@ -180,9 +199,11 @@ func TestDatabaseIsASourceForTheRelay(t *testing.T) {
 }
 
 func TestServersSurviveKill(t *testing.T) {
-	s := start(t, config(t, t.TempDir()))
+	dir := t.TempDir()
+	s := start(t, config(t, dir))
 	insert(t, s.MySQL, 1)
 	publish(t, s.Rabbit, "/", "kept")
+	queueIsRegistered(t, dir)
 	addr := s.MySQL.Addr() + s.Rabbit.Addr()
 
 	for _, server := range []*stack.Server{s.MySQL.Server, s.Rabbit.Server} {
