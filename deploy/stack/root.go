@@ -64,3 +64,33 @@ func (r *root) resolve(path string) string {
 	}
 	return path
 }
+
+// ownMounts are unshare's arguments for a mount namespace of its own: what is mounted in it is seen by nobody else and is
+// gone with the last process in it. So the host's /dev, mounted into the root folder, cannot be deleted through it.
+var ownMounts = []string{"--mount", "--propagation", "private", "--"}
+
+// enterScript makes a root folder usable and becomes the program in it: the process that was started is then that program,
+// with the same id. The data folder has the same path inside and outside. The root's /tmp is nobody else's.
+const enterScript = `root=$1 data=$2
+shift 2
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+if [ -n "$data" ]; then
+	mkdir -p "$root$data"
+	mount --bind "$data" "$root$data"
+fi
+exec chroot "$root" "$@"`
+
+// command is the command line that runs a program of the root with that data folder ("" for none).
+func (r *root) command(data, program string, args []string) (string, []string) {
+	if r == nil {
+		return program, args
+	}
+	if data != "" && strings.HasPrefix(data, r.base+"/") {
+		data = r.base // one mount point for all the folders below, instead of an empty folder left in the root for each
+	}
+	line := append([]string{}, ownMounts...)
+	line = append(line, "sh", "-ec", enterScript, "sh", r.dir, data, program)
+	return "unshare", append(line, args...)
+}
