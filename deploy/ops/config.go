@@ -64,6 +64,11 @@ func Parse(service Service, cfg Config, args []string, out io.Writer) error {
 			target.SetInt(n)
 			return err
 		})),
+		kong.KindMapper(reflect.Bool, switchMapper{wrong.mapper("true or false", func(target reflect.Value, text string) error {
+			on, err := strconv.ParseBool(text)
+			target.SetBool(on)
+			return err
+		})}),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), wrong.mapper("a duration such as 200ms, 5s or 24h", func(target reflect.Value, text string) error {
 			d, err := time.ParseDuration(text)
 			target.SetInt(int64(d))
@@ -78,7 +83,8 @@ func Parse(service Service, cfg Config, args []string, out io.Writer) error {
 	if help {
 		return ErrHelp
 	}
-	if all := errors.Join(append(wrong.errs, err, cfg.Validate())...); all != nil {
+	// kong has called cfg.Validate, unless it gave up before cfg was filled: then what Validate would say is not true.
+	if all := errors.Join(append(wrong.errs, err)...); all != nil {
 		return fmt.Errorf("%w:\n  %s", ErrBadConfig, strings.ReplaceAll(all.Error(), "\n", "\n  "))
 	}
 	return nil
@@ -102,6 +108,27 @@ func (c *collector) mapper(want string, set func(target reflect.Value, text stri
 		}
 		return nil
 	})
+}
+
+// switchMapper reads a flag that needs no value: --migrate means --migrate=true.
+type switchMapper struct{ kong.Mapper }
+
+// IsBool tells kong not to take the next argument for the flag's value.
+func (switchMapper) IsBool() bool { return true }
+
+// Decode sets the flag when it stands alone, and reads the value that it or its variable was given otherwise.
+func (m switchMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	token := ctx.Scan.Peek()
+	if token.Type != kong.FlagValueToken {
+		target.SetBool(true)
+		return nil
+	}
+	if on, ok := token.Value.(bool); ok {
+		ctx.Scan.Pop()
+		target.SetBool(on)
+		return nil
+	}
+	return m.Mapper.Decode(ctx, target)
 }
 
 func variable(value *kong.Value) string {

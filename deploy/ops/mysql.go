@@ -14,11 +14,13 @@ import (
 func ParseDSN(dsn Secret) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("%w: MYSQL_DSN is not of the form user:password@tcp(host:3306)/database: %w", ErrBadConfig, err)
+		// What the driver says is left out: it quotes the part that it could not read, which may be the password.
+		return nil, fmt.Errorf("%w: MYSQL_DSN is not of the form user:password@tcp(host:3306)/database", ErrBadConfig)
 	}
 	if cfg.DBName == "" {
 		return nil, fmt.Errorf("%w: MYSQL_DSN names no database: write it as user:password@tcp(host:3306)/database", ErrBadConfig)
 	}
+	cfg.Logger = &mysql.NopLogger{} // the driver's lines on standard error are not of our form; its errors are returned, too
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
 	cfg.ClientFoundRows = true
