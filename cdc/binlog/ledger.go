@@ -14,7 +14,11 @@ import (
 // Invariant: base ≤ every end ≤ read, in binlog order; base is behind row base.seq, and only moves to the end of a whole
 // transaction. A transaction enters a GTID set only when its end was read.
 type ledger struct {
-	mu     sync.Mutex
+	mu sync.Mutex
+	state
+}
+
+type state struct {
 	known  bool   // base is a place (false until START has found one)
 	server string // uuid and flavour that the places belong to
 	flavor string
@@ -54,7 +58,7 @@ func newLedger() *ledger { return &ledger{} }
 func (l *ledger) begin(from relay.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	*l = ledger{}
+	l.state = state{}
 	if !from.IsZero() {
 		l.start = &from
 	}

@@ -86,7 +86,7 @@ func (c *Core) Next(rows []Row) []Row {
 		return rows
 	}
 	before := len(rows)
-	rows = c.window.send(rows, c.limit)
+	rows = c.window.send(rows)
 	c.counts.Published += uint64(len(rows) - before)
 	return rows
 }

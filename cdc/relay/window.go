@@ -61,19 +61,17 @@ func (w *window) add(row Row) {
 	w.bytes += row.size()
 }
 
-// send appends the rows that are to be sent, at most limit, and marks them sent.
-func (w *window) send(rows []Row, limit int) []Row {
-	for ; w.next < w.end && limit > 0; w.next++ {
+// send appends the rows that are to be sent, and marks them sent.
+func (w *window) send(rows []Row) []Row {
+	for ; w.next < w.end; w.next++ {
 		s := w.at(w.next)
 		if s.state != queued {
 			continue
 		}
 		s.state = sent
 		w.sent++
-		limit--
 		rows = append(rows, s.row)
 	}
-	w.advance() // next may have passed rows that were confirmed before a retry
 	return rows
 }
 
