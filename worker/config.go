@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+
+	"tailbox/deploy/ops"
+	"tailbox/schema/topology"
+	"tailbox/worker/consume"
+)
+
+// Config are the worker's settings.
+type Config struct {
+	ops.Common
+
+	MySQLDSN    ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"The database, as user:password@tcp(host:3306)/database. Required."`
+	AMQPURL     ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"The broker, as amqp://user:password@host:5672/vhost. Required."`
+	Queue       string     `name:"queue" env:"QUEUE" default:"customers" help:"The queue to consume; its retry and dead-letter queues are named after it, and so is the consumer in the inbox."`
+	Concurrency int        `name:"concurrency" env:"CONCURRENCY" default:"8" help:"How many events of different aggregates are handled side by side."`
+	Prefetch    int        `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
+	MaxAttempts int        `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
+	Migrate     bool       `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
+	MigrateDSN  ops.Secret `name:"migrate-dsn" env:"MIGRATE_DSN" help:"The database with a user that may change tables, for MIGRATE. Defaults to MYSQL_DSN."`
+}
+
+// Validate tells all that is wrong with the settings.
+func (c *Config) Validate() error {
+	errs := []error{
+		c.Common.Validate(),
+		ops.Required("MYSQL_DSN", c.MySQLDSN, "tailbox:secret@tcp(127.0.0.1:3306)/tailbox"),
+		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
+	}
+	for _, count := range []struct {
+		name  string
+		value int
+	}{{"CONCURRENCY", c.Concurrency}, {"PREFETCH", c.Prefetch}, {"MAX_ATTEMPTS", c.MaxAttempts}} {
+		if count.value == 0 { // which a consume.Config takes for its default
+			errs = append(errs, ops.Positive(count.name, count.value))
+		}
+	}
+	for _, dsn := range []ops.Secret{c.MySQLDSN, c.MigrateDSN} {
+		if dsn != "" {
+			_, err := ops.ParseDSN(dsn)
+			errs = append(errs, err)
+		}
+	}
+	url := c.AMQPURL
+	if url == "" { // told already
+		url = "amqp://"
+	}
+	errs = append(errs, consume.Check(url, topology.Customers(c.Queue), c.consume()))
+	return errors.Join(errs...)
+}
+
+// consume are the settings of the delivery loop.
+func (c *Config) consume() consume.Config {
+	return consume.Config{
+		Concurrency:     c.Concurrency,
+		Prefetch:        c.Prefetch,
+		MaxAttempts:     c.MaxAttempts,
+		ShutdownTimeout: max(c.ShutdownTimeout, 0), // Common tells what is wrong with it
+	}
+}

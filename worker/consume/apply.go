@@ -1,0 +1,119 @@
+package consume
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"tailbox/worker/inbox"
+)
+
+// handleTimeout bounds one transaction, well below the half hour after which the broker takes a message back.
+const handleTimeout = time.Minute
+
+// verdict is what one try of a message came to.
+type verdict struct {
+	kind    kind
+	problem problem // failed, permanent, gap
+	missing uint64  // gap
+	err     error   // stalled
+}
+
+type kind int
+
+const (
+	applied   kind = iota // committed: inbox row and effect
+	duplicate             // its effect was there before
+	gap                   // too early
+	failed                // try again later, counted
+	permanent             // never try again
+	stalled               // the database would not, the message is not to blame: try again, not counted
+)
+
+// errCommitUnknown marks a commit whose answer did not arrive: it happened, or it did not.
+var errCommitUnknown = errors.New("the commit's outcome is unknown")
+
+// try applies the message in one transaction.
+//
+// Invariant: the inbox row and the effect commit together, and nothing of a try that does not end in applied or duplicate
+// stays in the database (unless its commit's answer was lost, which the next try finds out from the inbox).
+func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
+	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+	defer cancel()
+
+	// READ COMMITTED takes no locks on gaps between keys, so that first events of different aggregates cannot deadlock.
+	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return verdict{kind: stalled, err: fmt.Errorf("begin: %w", err)}
+	}
+	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
+
+	seen, err := inbox.Record(ctx, tx, w.cfg.Name, m.event.ID, m.hash)
+	if errors.Is(err, inbox.ErrIDReused) {
+		return verdict{kind: permanent, problem: problem{code: codeIDReused}}
+	}
+	if err != nil {
+		return judge(ctx, err)
+	}
+	if seen {
+		return verdict{kind: duplicate}
+	}
+
+	outcome := verdict{kind: applied}
+	if err := call(ctx, handler, tx, m); err != nil {
+		if outcome = judge(ctx, err); outcome.kind != duplicate {
+			return outcome
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		if v := judge(ctx, err); v.kind != stalled {
+			return v
+		}
+		return verdict{kind: stalled, err: fmt.Errorf("commit: %w: %w", errCommitUnknown, err)}
+	}
+	return outcome
+}
+
+// call runs the handler; a panic of it is this message's fault and must not take the others along.
+func call(ctx context.Context, handler Handler, tx *sql.Tx, m *message) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = &panicError{fmt.Sprintf("%T", cause)} // the value itself may hold anything
+		}
+	}()
+	return handler(ctx, tx, m.event)
+}
+
+type panicError struct{ kind string }
+
+func (e *panicError) Error() string { return "the handler panicked with " + e.kind }
+
+// judge reads a verdict from an error of the handler or the database.
+func judge(ctx context.Context, err error) verdict {
+	if _, ok := errors.AsType[Duplicate](err); ok {
+		return verdict{kind: duplicate}
+	}
+	if early, ok := errors.AsType[Gap](err); ok {
+		missing := early.MissingVersion()
+		return verdict{kind: gap, missing: missing, problem: gapProblem(missing)}
+	}
+	if refusal, ok := errors.AsType[Permanent](err); ok {
+		return verdict{kind: permanent, problem: problem{code: refusal.PermanentReason()}}
+	}
+	if panicked, ok := errors.AsType[*panicError](err); ok {
+		return verdict{kind: failed, problem: problem{codePanicked, panicked.kind}}
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return verdict{kind: failed, problem: problem{code: codeTimeout}}
+	case ctx.Err() != nil, Transient(err): // a stop ran out of time, or the database is to blame
+		return verdict{kind: stalled, err: err}
+	}
+	return verdict{kind: failed, problem: problem{codeFailed, describe(err)}}
+}
+
+func gapProblem(missing uint64) problem {
+	return problem{codeGap, fmt.Sprintf("version %d has not been applied", missing)}
+}

@@ -1,0 +1,189 @@
+// Package consume takes events from a RabbitMQ queue and has each one's effect applied exactly once. It owns the AMQP
+// sessions, the transaction around each effect, and the way of a message to the retry and dead-letter queues. Its caller
+// owns the database pool and the handlers; a handler gets the open transaction and makes the event's effect in it.
+//
+//	queue ──▶ session ──hash of the aggregate──▶ shard ──▶ one transaction: inbox row + handler ──▶ commit ──▶ ack
+//	                                              │ ▲ events that came too early wait here
+//	                                              └─┴──▶ queue.retry.* (later again) · queue.dead (never by itself)
+//
+// What holds after a crash, at any point: an effect is in the database together with its inbox row, or neither is; a
+// message is acknowledged only after that commit, or after the broker confirmed that the retry or dead-letter queue has
+// it. What was not acknowledged is delivered again and the inbox tells whether it was applied. Nothing is kept elsewhere.
+//
+// Order: events of one aggregate are handled one after the other, in the order of delivery. A handler that keeps versions
+// answers Gap for an event that is too early; the event then waits until those before it were applied. Events without
+// versions have no protection when one of them goes to the retry queue: those behind it pass.
+package consume
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+	"unicode/utf8"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tailbox/deploy/ops"
+	"tailbox/schema"
+	"tailbox/schema/topology"
+	"tailbox/worker/inbox"
+)
+
+// Handler makes the effect of one event inside the transaction, which it neither commits nor rolls back. Handlers of
+// different aggregates run side by side. The context ends after a minute or when a stop takes too long; a handler that
+// does not heed it holds up its aggregates and the stop.
+//
+// What it returns decides: nil commits; a Duplicate commits too; a Gap makes the event wait; a Permanent error sends it to
+// the dead-letter queue; an error of the database that will pass (see Transient) is tried again on the spot until it has
+// passed; any other error sends the event to the retry queue, and to the dead-letter queue after MaxAttempts.
+type Handler = func(ctx context.Context, tx *sql.Tx, event schema.Event) error
+
+// Gap is an error of a handler that came too early: the event of MissingVersion has to be applied first.
+type Gap interface {
+	error
+	MissingVersion() uint64
+}
+
+// Duplicate is an error of a handler that had nothing to do and wrote nothing, because the event, or a later one of its
+// aggregate, was applied before.
+type Duplicate interface {
+	error
+	Duplicate()
+}
+
+// Permanent is an error of a handler that will refuse this event for ever. The reason goes into the dead letter's headers
+// and the log: a short code in snake_case that holds nothing of the payload.
+type Permanent interface {
+	error
+	PermanentReason() string
+}
+
+// Defaults of a Config.
+const (
+	DefaultConcurrency     = 8
+	DefaultPrefetch        = 256
+	DefaultMaxAttempts     = 8
+	DefaultGapWait         = 2 * time.Second
+	DefaultShutdownTimeout = 15 * time.Second
+)
+
+// Config are the settings of a Worker that have defaults.
+type Config struct {
+	// Name is the consumer's name in the inbox: a message is applied once per name. Defaults to the queue's name.
+	Name string
+	// Concurrency is how many events of different aggregates are handled side by side. Defaults to DefaultConcurrency.
+	Concurrency int
+	// Prefetch is how many messages the broker hands out before any is acknowledged. Defaults to DefaultPrefetch.
+	Prefetch int
+	// MaxAttempts is how often a message is tried before it is a dead letter. Defaults to DefaultMaxAttempts.
+	MaxAttempts int
+	// GapWait is how long an event that is too early waits in memory before it goes to the retry queue. Defaults to
+	// DefaultGapWait.
+	GapWait time.Duration
+	// ShutdownTimeout bounds a stop. Defaults to DefaultShutdownTimeout.
+	ShutdownTimeout time.Duration
+	// Log gets a line per message. Defaults to none.
+	Log *zap.Logger
+	// Metrics is where the tailbox_worker_ metrics are registered. Defaults to nowhere.
+	Metrics prometheus.Registerer
+}
+
+// Worker consumes one queue. Make it with New and run it once.
+type Worker struct {
+	cfg      Config
+	db       *sql.DB
+	url      ops.Secret
+	queue    topology.Consumer
+	handlers map[string]Handler
+	log      *zap.Logger
+	metrics  *metrics
+	status   status
+}
+
+// New checks the settings, all at once, and returns a worker for the queue that applies events with the handler of their
+// type. The pool should allow Concurrency connections and one more. Nothing is dialled yet.
+func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[string]Handler, cfg Config) (*Worker, error) {
+	if cfg.Name == "" {
+		cfg.Name = queue.Queue
+	}
+	if err := Check(url, queue, cfg); err != nil {
+		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	cfg.fill()
+	metrics, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{
+		cfg: cfg, db: db, url: url, queue: queue, handlers: maps.Clone(handlers), log: cfg.Log, metrics: metrics,
+		status: status{consumer: cfg.Name, state: StateStarting},
+	}, nil
+}
+
+// Check tells all that New would refuse.
+func Check(url ops.Secret, queue topology.Consumer, cfg Config) error {
+	cfg.fill()
+	return errors.Join(
+		checkURL(url),
+		checkNames(queue, cfg.Name),
+		between("CONCURRENCY", cfg.Concurrency, 1, 1000),
+		between("PREFETCH", cfg.Prefetch, 1, 2000), // quorum queues give no consumer more
+		between("MAX_ATTEMPTS", cfg.MaxAttempts, 1, 1000),
+		ops.Positive("gap wait", cfg.GapWait),
+		ops.Positive("SHUTDOWN_TIMEOUT", cfg.ShutdownTimeout),
+	)
+}
+
+// fill replaces zeroes with defaults.
+func (c *Config) fill() {
+	fill(&c.Concurrency, DefaultConcurrency)
+	fill(&c.Prefetch, DefaultPrefetch)
+	fill(&c.MaxAttempts, DefaultMaxAttempts)
+	fill(&c.GapWait, DefaultGapWait)
+	fill(&c.ShutdownTimeout, DefaultShutdownTimeout)
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+}
+
+func fill[T comparable](value *T, fallback T) {
+	var zero T
+	if *value == zero {
+		*value = fallback
+	}
+}
+
+func between(name string, value, least, most int) error {
+	if value < least || value > most {
+		return fmt.Errorf("%s: %d is not between %d and %d", name, value, least, most)
+	}
+	return nil
+}
+
+// checkURL keeps the library's own error to itself: it quotes the URL, and that holds the password.
+func checkURL(url ops.Secret) error {
+	if _, err := amqp.ParseURI(url.Reveal()); err != nil {
+		return errors.New("AMQP_URL is not of the form amqp://user:password@host:5672/vhost")
+	}
+	return nil
+}
+
+func checkNames(queue topology.Consumer, name string) error {
+	var errs []error
+	if queue.Queue == "" || queue.Exchange == "" || queue.Binding == "" {
+		errs = append(errs, errors.New("QUEUE: the queue, its exchange and its binding need names"))
+	}
+	if longest := queue.DeadQueue() + "....."; len(longest) > 255 {
+		errs = append(errs, fmt.Errorf("QUEUE: the name has %d bytes, with those of its retry queues it may not pass 255", len(queue.Queue)))
+	}
+	if utf8.RuneCountInString(name) > inbox.MaxConsumer {
+		errs = append(errs, fmt.Errorf("QUEUE: the consumer's name, which is the queue's unless given, has more than %d characters", inbox.MaxConsumer))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,62 @@
+package consume
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Outcomes of a message, as /stats and the metric tell them.
+const (
+	outcomeApplied   = "applied"
+	outcomeDuplicate = "duplicate"
+	outcomeRetried   = "retried"
+	outcomeDead      = "dead"
+)
+
+// metrics are all that the worker counts and times.
+type metrics struct {
+	messages *prometheus.CounterVec
+	handle   prometheus.Histogram
+	endToEnd prometheus.Histogram
+	totals   map[string]*atomic.Uint64 // the same counts for /stats, which a counter cannot be asked for
+}
+
+func newMetrics(registry prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tailbox_worker_messages_total",
+			Help: "Messages settled: applied, found applied before (duplicate), sent to a retry queue (retried) or to the dead-letter queue (dead).",
+		}, []string{"outcome"}),
+		handle: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tailbox_worker_handle_seconds",
+			Help:    "Time of one try of a message: its transaction, with inbox row and effect, whatever came of it.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16), // to 8 s
+		}),
+		endToEnd: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tailbox_worker_end_to_end_seconds",
+			Help:    "Time from the event's creation, by the writer's clock, to the commit of its effect, by the worker's.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20), // to 9 min
+		}),
+		totals: map[string]*atomic.Uint64{},
+	}
+	for _, outcome := range []string{outcomeApplied, outcomeDuplicate, outcomeRetried, outcomeDead} {
+		m.totals[outcome] = &atomic.Uint64{}
+		m.messages.WithLabelValues(outcome) // shown from the start, as zero
+	}
+	if registry == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.messages, m.handle, m.endToEnd} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) count(outcome string) {
+	m.messages.WithLabelValues(outcome).Inc()
+	m.totals[outcome].Add(1)
+}

@@ -1,0 +1,29 @@
+package consume
+
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// newPauses gives pauses with full jitter: each is drawn evenly from zero up to a bound that doubles from first to most.
+func newPauses(first, most time.Duration) *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval:     first / 2, // drawn from the interval ± all of it
+		MaxInterval:         most / 2,
+		Multiplier:          2,
+		RandomizationFactor: 1,
+	}
+}
+
+// sleep waits, and tells whether it was not cut short.
+func sleep(d time.Duration, cut <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-cut:
+		return false
+	case <-timer.C:
+		return true
+	}
+}

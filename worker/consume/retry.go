@@ -1,0 +1,70 @@
+package consume
+
+import (
+	"context"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"tailbox/schema"
+	"tailbox/schema/topology"
+)
+
+// again sends a message to the retry queue of its delay, from where it comes back to the end of the work queue, or to the
+// dead-letter queue when it was tried often enough. An event that waits for another version than last time has got ahead,
+// and is counted anew: a long queue in the wrong order takes many turns, and none of them is in vain.
+func (sh *shard) again(ctx context.Context, m *message, why problem, missing uint64) {
+	attempts := m.attempts + 1
+	if missing != m.waitsFor {
+		attempts = 1
+	}
+	if attempts >= sh.w.cfg.MaxAttempts {
+		sh.toDead(ctx, m.delivery, why, attempts)
+		return
+	}
+	more := amqp.Table{HeaderAttempts: int64(attempts)}
+	if missing != 0 {
+		more[headerWaitsFor] = int64(missing)
+	}
+	delay := delayAfter(attempts)
+	if sh.handOver(ctx, m.delivery, sh.w.queue.RetryQueue(delay), more, outcomeRetried) {
+		sh.w.log.Warn("sent to the retry queue", append(fieldsOf(m),
+			reason(why.code), zap.String("detail", why.detail), zap.Int("attempts", attempts), zap.Duration("delay", delay))...)
+	}
+}
+
+// bury sends a message that will never be applied as it is to the dead-letter queue.
+func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
+	sh.toDead(ctx, d, why, attemptsOf(d)+1)
+}
+
+func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
+	more := amqp.Table{
+		HeaderAttempts: int64(attempts),
+		HeaderError:    why.String(),
+		HeaderFailedAt: time.Now().UTC().Format(schema.TimeFormat),
+	}
+	if sh.handOver(ctx, d, sh.w.queue.DeadQueue(), more, outcomeDead) {
+		sh.w.log.Warn("sent to the dead-letter queue", zap.String("event_id", d.MessageId), zap.String("type", d.Type),
+			reason(why.code), zap.String("detail", why.detail), zap.Int("attempts", attempts))
+	}
+}
+
+// handOver moves a message to another queue; on failure the session ends and the broker delivers the message again.
+//
+// Invariant: a message is acknowledged here only after the broker confirmed that the other queue has it. A crash in
+// between leaves it in both, and the inbox takes care of the second.
+func (sh *shard) handOver(ctx context.Context, d amqp.Delivery, queue string, more amqp.Table, outcome string) bool {
+	if err := sh.s.out.publish(ctx, queue, copyOf(d, more)); err != nil {
+		sh.s.fail(err)
+		return false
+	}
+	sh.s.acknowledge(d, outcome)
+	return true
+}
+
+// delayAfter is how long a message waits after so many attempts: each time longer, the last delay again and again.
+func delayAfter(attempts int) time.Duration {
+	return topology.RetryDelays[min(attempts, len(topology.RetryDelays))-1]
+}

@@ -1,0 +1,175 @@
+package consume
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+)
+
+// shard handles the messages of its aggregates one after the other.
+type shard struct {
+	s    *session
+	w    *Worker
+	in   chan amqp.Delivery
+	gaps *gaps
+	left []amqp.Delivery // not settled when the shard ended; read after that
+}
+
+// run handles messages until the session stops or is lost. What it has in hand at that moment is finished.
+func (sh *shard) run(ctx context.Context) {
+	defer sh.leave()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for !sh.s.stop.isSet() {
+		var overdue <-chan time.Time
+		if oldest, some := sh.gaps.oldest(); some {
+			timer.Reset(time.Until(oldest.Add(sh.w.cfg.GapWait)))
+			overdue = timer.C
+		}
+		select {
+		case <-sh.s.stop.done:
+		case d := <-sh.in:
+			sh.take(ctx, d)
+		case <-overdue:
+			sh.sendOverdue(ctx)
+		}
+	}
+}
+
+// leave collects what was not begun and what waits.
+func (sh *shard) leave() {
+	for m := sh.gaps.takeAny(); m != nil; m = sh.gaps.takeAny() {
+		sh.left = append(sh.left, m.delivery)
+	}
+}
+
+// take handles a message that has just arrived.
+func (sh *shard) take(ctx context.Context, d amqp.Delivery) {
+	m, unreadable := read(d)
+	if unreadable != nil {
+		sh.bury(ctx, d, *unreadable)
+		return
+	}
+	sh.w.log.Info("handling", fieldsOf(m)...)
+	if sh.w.handlers[m.event.Type] == nil {
+		sh.bury(ctx, d, problem{code: codeUnknownType})
+		return
+	}
+	if missing := sh.gaps.missing(m.key()); missing != 0 && m.event.AggregateVersion > missing {
+		sh.wait(ctx, m, missing) // behind others that wait: no need to ask the database
+		return
+	}
+	if sh.settle(ctx, m) {
+		sh.follow(ctx, m.key())
+	}
+}
+
+// follow tries an aggregate's waiting events again, in the order of their versions, after the one before them was applied.
+func (sh *shard) follow(ctx context.Context, key string) {
+	for !sh.s.stop.isSet() {
+		next := sh.gaps.takeFirst(key)
+		if next == nil || !sh.settle(ctx, next) {
+			return
+		}
+	}
+}
+
+// settle tries the message and does what follows from the outcome. It tells whether the message is applied.
+func (sh *shard) settle(ctx context.Context, m *message) bool {
+	switch v := sh.tryUntilClear(ctx, m); v.kind {
+	case applied:
+		sh.s.acknowledge(m.delivery, outcomeApplied)
+		return true
+	case duplicate:
+		sh.s.acknowledge(m.delivery, outcomeDuplicate)
+		return true
+	case gap:
+		sh.wait(ctx, m, v.missing)
+	case failed:
+		sh.again(ctx, m, v.problem, 0)
+	case permanent:
+		sh.bury(ctx, m.delivery, v.problem)
+	case stalled:
+		sh.left = append(sh.left, m.delivery)
+	}
+	return false
+}
+
+// tryUntilClear tries the message until the outcome does not depend on the database's health. The shard waits meanwhile,
+// so that order is kept, and no attempt is spent. It gives up, with stalled, only when the session ends.
+func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
+	pauses := newPauses(stallFirst, stallMost)
+	unknown := false // an earlier try may have committed
+	for tries := 1; ; tries++ {
+		began := time.Now()
+		v := sh.w.try(ctx, m, sh.w.handlers[m.event.Type])
+		sh.w.metrics.handle.Observe(time.Since(began).Seconds())
+		switch {
+		case v.kind == duplicate && unknown:
+			v.kind = applied
+			fallthrough
+		case v.kind == applied:
+			sh.w.metrics.endToEnd.Observe(max(0, time.Since(m.event.CreatedAt).Seconds()))
+			sh.w.status.applied(time.Now())
+		}
+		if tries > 1 && v.kind != stalled {
+			sh.w.status.stalled.Add(-1)
+		}
+		if v.kind != stalled {
+			return v
+		}
+
+		unknown = unknown || errors.Is(v.err, errCommitUnknown)
+		if tries == 1 {
+			sh.w.status.stalled.Add(1)
+		}
+		if tries == 1 || tries%10 == 0 {
+			sh.w.log.Warn("database does not take the effect, waiting", append(fieldsOf(m), reason(describe(v.err)), zap.Int("tries", tries))...)
+		}
+		pauses.MaxInterval = stallMost / 2
+		if refusedByDatabase(v.err) {
+			pauses.MaxInterval = refusedMost / 2
+		}
+		if !sleep(pauses.NextBackOff(), sh.s.stop.done) {
+			sh.w.status.stalled.Add(-1)
+			return v
+		}
+	}
+}
+
+// wait lets an event that came too early wait in memory, unacknowledged. When too many wait already, the last one of the
+// aggregate goes to the retry queue at once: the event they wait for may stand behind them in the queue, out of reach
+// while they use up the prefetch.
+//
+// Invariant: waiting events never use up the prefetch.
+func (sh *shard) wait(ctx context.Context, m *message, missing uint64) {
+	if m.since.IsZero() {
+		m.since = time.Now()
+	}
+	sh.gaps.add(m, missing)
+	if sh.gaps.count.Load() > int64(sh.w.cfg.Prefetch/2) {
+		sh.again(ctx, sh.gaps.takeLast(m.key()), gapProblem(missing), missing)
+	}
+}
+
+// sendOverdue sends what has waited too long in memory to the retry queue.
+func (sh *shard) sendOverdue(ctx context.Context) {
+	than := time.Now().Add(-sh.w.cfg.GapWait)
+	for m, missing := sh.gaps.takeOlder(than); m != nil; m, missing = sh.gaps.takeOlder(than) {
+		sh.again(ctx, m, gapProblem(missing), missing)
+	}
+}
+
+func reason(code string) zap.Field { return zap.String("reason", code) }
+
+func fieldsOf(m *message) []zap.Field {
+	return []zap.Field{
+		zap.String("event_id", m.event.ID),
+		zap.String("type", m.event.Type),
+		zap.String("aggregate_id", m.event.AggregateID),
+		zap.Uint64("aggregate_version", m.event.AggregateVersion),
+	}
+}

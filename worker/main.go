@@ -1,0 +1,108 @@
+// The worker applies the events of a RabbitMQ queue to the database, each one exactly once. This file puts its parts
+// together: consume (delivery, retries, dead letters), inbox (what was applied) and effect (the change itself).
+//
+// What holds after a crash: see package consume. A restart needs nothing but the same configuration.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"tailbox/deploy/ops"
+	"tailbox/schema/topology"
+	"tailbox/worker/consume"
+	"tailbox/worker/effect"
+)
+
+func main() {
+	ops.Main(func(ctx context.Context) error { return run(ctx, os.Args[1:]) })
+}
+
+func run(ctx context.Context, args []string) error {
+	var cfg Config
+	service := ops.Service{
+		Name:        "worker",
+		Description: "Applies the events of a RabbitMQ queue to the database, each one exactly once.",
+		HTTPAddr:    ":3002",
+	}
+	if err := ops.Parse(service, &cfg, args, os.Stdout); err != nil {
+		if errors.Is(err, ops.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	log, err := ops.Logger(cfg.Common, service.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }() // standard error may not be a file
+	return serve(ctx, cfg, log)
+}
+
+// serve runs the worker and its HTTP server until the context ends. HTTP answers from the start to the very end, so that
+// probes can tell why the worker is not ready.
+func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
+	db, err := open(cfg.MySQLDSN, cfg.Concurrency+1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // nothing is under way any more
+
+	registry := ops.Metrics()
+	settings := cfg.consume()
+	settings.Log, settings.Metrics = log, registry
+	worker, err := consume.New(db, cfg.AMQPURL, topology.Customers(cfg.Queue), effect.Handlers(), settings)
+	if err != nil {
+		return err
+	}
+
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	return ops.Run(ctx,
+		func(ctx context.Context) error {
+			defer stopServing()
+			if err := migrate(ctx, cfg, log); err != nil {
+				return err
+			}
+			return worker.Run(ctx)
+		},
+		func(context.Context) error {
+			return ops.Serve(serving, cfg.Common, routes(worker, registry), func(addr net.Addr) {
+				log.Info("serving HTTP", zap.Stringer("address", addr))
+			})
+		},
+	)
+}
+
+// open returns a pool of at most conns connections. Parameters are written into the statements by the driver, which saves
+// preparing each of them: a round trip out of two.
+func open(dsn ops.Secret, conns int) (*sql.DB, error) {
+	cfg, err := ops.ParseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	cfg.InterpolateParams = true
+	db, err := ops.OpenMySQL(ops.Secret(cfg.FormatDSN()), conns)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return db, nil
+}
+
+// routes are the worker's HTTP calls.
+func routes(worker *consume.Worker, metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	ops.Probes(mux, worker.Unready, metrics)
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
+		ops.WriteJSON(w, http.StatusOK, worker.Stats())
+	})
+	return mux
+}
