@@ -1,0 +1,89 @@
+package publish
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// slow is a connection whose writes wait for a go-ahead and are recorded.
+type slow struct {
+	net.Conn
+	goAhead chan struct{}
+	writes  chan int
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	if _, ok := <-s.goAhead; !ok {
+		return 0, io.ErrClosedPipe
+	}
+	s.writes <- len(p)
+	return len(p), nil
+}
+
+func (s *slow) SetWriteDeadline(time.Time) error { return nil }
+
+func newSlow() (*slow, *wire) {
+	here, _ := net.Pipe()
+	s := &slow{Conn: here, goAhead: make(chan struct{}), writes: make(chan int, 10)}
+	return s, newWire(s)
+}
+
+func TestWireGathersWhatComesDuringAWrite(t *testing.T) {
+	t.Parallel()
+	s, w := newSlow()
+	_, err := w.Write(make([]byte, 10))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // the first write is under way
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.buf) == 0
+	}, 10*time.Second, time.Millisecond)
+	for range 50 {
+		_, err := w.Write(make([]byte, 100))
+		require.NoError(t, err)
+	}
+	s.goAhead <- struct{}{}
+	s.goAhead <- struct{}{}
+	require.Equal(t, 10, <-s.writes)
+	require.Equal(t, 5000, <-s.writes, "fifty frames in one write")
+	w.abort()
+	close(s.goAhead)
+	<-w.done
+}
+
+func TestWireBlocksWhenFullAndAbortFreesIt(t *testing.T) {
+	t.Parallel()
+	s, w := newSlow()
+	_, err := w.Write(make([]byte, wireBuffer)) // goes to the flusher, which is stuck
+	require.NoError(t, err)
+	blocked := make(chan error, 2)
+	go func() {
+		for {
+			if _, err := w.Write(make([]byte, wireBuffer)); err != nil {
+				blocked <- err
+				return
+			}
+		}
+	}()
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.buf) >= wireBuffer
+	}, 10*time.Second, time.Millisecond)
+	go func() {
+		if !w.wait() {
+			blocked <- net.ErrClosed
+		}
+	}()
+	w.abort()
+	require.ErrorIs(t, <-blocked, net.ErrClosed)
+	require.ErrorIs(t, <-blocked, net.ErrClosed)
+	close(s.goAhead)
+	<-w.done
+	_, err = w.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed, "a broken wire stays broken")
+}
