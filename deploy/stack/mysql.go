@@ -43,7 +43,7 @@ func NewMySQL(ctx context.Context, cfg Config) (*MySQL, error) {
 		name:   programs.flavor,
 		dir:    filepath.Join(cfg.Dir, "mysql"),
 		wanted: []int{cfg.MySQLPort},
-		out:    cfg.Log,
+		base:   cfg.Base,
 		rec: record{
 			Name: "mysql", Flavor: programs.flavor, Version: programs.version,
 			Set: cfg.Set, Root: programs.root.path(), Detached: cfg.Detached,
@@ -159,10 +159,17 @@ func (m *MySQL) serverID() uint32 { return crc32.ChecksumIEEE([]byte(m.dir))>>1 
 
 // probe asks for a new connection and makes sure that it is our server that answers.
 func (m *MySQL) probe(ctx context.Context) error {
-	db, err := sql.Open("mysql", m.DSN("")+"&timeout=2s&readTimeout=5s")
+	cfg, err := mysql.ParseDSN(m.DSN(""))
 	if err != nil {
 		return fmt.Errorf("open probe: %w", err)
 	}
+	cfg.Timeout, cfg.ReadTimeout = 2*time.Second, 5*time.Second
+	cfg.Logger = &mysql.NopLogger{} // until the server is there every answer is bad news
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return fmt.Errorf("open probe: %w", err)
+	}
+	db := sql.OpenDB(connector)
 	defer db.Close()
 	var version, pidFile string
 	if err := db.QueryRowContext(ctx, "SELECT VERSION(), @@pid_file").Scan(&version, &pidFile); err != nil {

@@ -16,6 +16,7 @@ import (
 const (
 	// defaultMirror is used when the host itself has no Debian mirror to take over.
 	defaultMirror  = "http://deb.debian.org/debian"
+	newestFolder   = "newest-root" // in Config.Base
 	newestSuite    = "sid"
 	newestDatabase = "mysql-server-core,mysql-client-core"
 	newestBroker   = "rabbitmq-server"
@@ -24,7 +25,7 @@ const (
 // newestRoot returns the root folder of the Newest set, and makes it on first use. It is built under another name and
 // renamed when it is complete; a file lock lets one process build while the others wait.
 func newestRoot(ctx context.Context, cfg Config) (*root, error) {
-	r := &root{dir: filepath.Join(cfg.Base, "newest-root"), base: cfg.Base}
+	r := &root{dir: filepath.Join(cfg.Base, newestFolder), base: cfg.Base}
 	if runtime.GOOS != "linux" || os.Getuid() != 0 {
 		return nil, fmt.Errorf("use the %s servers: they run in a root folder of their own, which takes Linux and the root user", Newest)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,20 +34,59 @@ func waitAndReap(c *exec.Cmd, beforeReap func()) {
 // startTime tells when a process was started, in the kernel's clock ticks since boot and with the boot's own id: together
 // with the pid this names one process for all time. A zombie counts as ended.
 func startTime(pid int) (string, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := readStat("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return "", fmt.Errorf("read process %d: %w", pid, err)
 	}
-	// The second field is the program's name in brackets and may hold anything; the state is the first field after it.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 || fields[0][0] == 'Z' || fields[0][0] == 'X' {
+	if state := fields[statState]; state == "Z" || state == "X" {
 		return "", os.ErrProcessDone
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read boot id: %w", err)
 	}
-	return string(bytes.TrimSpace(boot)) + "/" + string(fields[19]), nil
+	return string(bytes.TrimSpace(boot)) + "/" + fields[statStart], nil
+}
+
+// Fields of a stat file, counted from the one after the program's name.
+const (
+	statState  = 0
+	statParent = 1
+	statStart  = 19
+)
+
+// readStat reads a process's or a thread's stat file from the state on. The program's name before it is in brackets and
+// may hold anything.
+func readStat(path string) ([]string, error) {
+	stat, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= statStart {
+		return nil, errors.New("unknown format of " + path)
+	}
+	return fields, nil
+}
+
+// descendants lists the children of a process and their children.
+func descendants(pid int) []processRecord {
+	children := map[string][]string{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		if fields, err := readStat(file); err == nil {
+			children[fields[statParent]] = append(children[fields[statParent]], filepath.Base(filepath.Dir(file)))
+		}
+	}
+	var found []processRecord
+	for queue := children[strconv.Itoa(pid)]; len(queue) > 0; queue = queue[1:] {
+		queue = append(queue, children[queue[0]]...)
+		child, _ := strconv.Atoi(queue[0])
+		if started, err := startTime(child); err == nil {
+			found = append(found, processRecord{Name: "process " + queue[0], Pid: child, Started: started})
+		}
+	}
+	return found
 }
 
 // waitStopped waits until every thread of the process is stopped.
@@ -65,11 +105,11 @@ func waitStopped(pid int) error {
 func stopped(pid int) bool {
 	threads, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
 	for _, thread := range threads {
-		stat, err := os.ReadFile(thread)
+		fields, err := readStat(thread)
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if state := stat[bytes.LastIndexByte(stat, ')')+2]; !bytes.ContainsRune([]byte("TtZX"), rune(state)) {
+		if !strings.Contains("TtZX", fields[statState]) {
 			return false
 		}
 	}

@@ -35,3 +35,6 @@ func startTime(pid int) (string, error) {
 
 // waitStopped has no portable form.
 func waitStopped(int) error { return nil }
+
+// descendants has no portable form.
+func descendants(int) []processRecord { return nil }

@@ -29,6 +29,7 @@ const (
 	portManagement
 	portDistribution
 	portEpmd
+	portsPerServer
 )
 
 // NewRabbitMQ finds or installs the broker alone, as New does for both servers. Its files are in Dir/rabbitmq.
@@ -45,7 +46,7 @@ func NewRabbitMQ(ctx context.Context, cfg Config) (*RabbitMQ, error) {
 		name:   "rabbitmq",
 		dir:    filepath.Join(cfg.Dir, "rabbitmq"),
 		wanted: []int{cfg.AMQPPort, cfg.ManagementPort, 0, 0},
-		out:    cfg.Log,
+		base:   cfg.Base,
 		rec: record{
 			Name: "rabbitmq", Version: programs.version,
 			Set: cfg.Set, Root: programs.root.path(), Detached: cfg.Detached,
@@ -113,6 +114,9 @@ func (r *RabbitMQ) startEpmd() (*Process, error) {
 	})
 }
 
+// helperTimeout is how long the VM's helpers may take to notice its end.
+const helperTimeout = 3 * time.Second
+
 // rabbitProcesses is one run of the broker: the VM, which is the process that counts, and its port mapper.
 type rabbitProcesses struct {
 	*Process
@@ -121,12 +125,26 @@ type rabbitProcesses struct {
 
 // Stop stops the VM, then the port mapper, which has nothing to lose.
 func (p *rabbitProcesses) Stop(ctx context.Context) error {
-	return errors.Join(p.Process.Stop(ctx), p.epmd.Kill())
+	return p.end(func() error { return p.Process.Stop(ctx) })
 }
 
 // Kill kills both.
-func (p *rabbitProcesses) Kill() error {
-	return errors.Join(p.Process.Kill(), p.epmd.Kill())
+func (p *rabbitProcesses) Kill() error { return p.end(p.Process.Kill) }
+
+// end ends the VM and waits for its helpers, such as the one that starts programs for it. They are in sessions of their
+// own and go by themselves when they see the VM gone, a moment later.
+func (p *rabbitProcesses) end(endVM func() error) error {
+	helpers := descendants(p.pid)
+	errs := []error{endVM(), p.epmd.Kill()}
+	ctx, cancel := context.WithTimeout(context.Background(), helperTimeout)
+	defer cancel()
+	for _, rec := range helpers {
+		helper, err := adopt(rec.Name, rec.Pid, rec.Started)
+		if err == nil && helper.Wait(ctx) != nil {
+			errs = append(errs, helper.Kill())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (p *rabbitProcesses) describe(rec *record) {
@@ -138,8 +156,12 @@ func (r *RabbitMQ) writeConfig() error {
 	if err := os.MkdirAll(filepath.Join(r.dir, "data"), 0o755); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
+	config := r.serverConfig()
+	if r.programs.image == "" {
+		config += r.localConfig()
+	}
 	files := map[string]string{
-		"rabbitmq.conf":   r.serverConfig() + r.localConfig() + r.config + "\n",
+		"rabbitmq.conf":   config + r.config + "\n",
 		"enabled_plugins": "[rabbitmq_management].\n",
 		"advanced.config": "[].\n",
 		"env.conf":        "",
@@ -227,7 +249,7 @@ func (r *RabbitMQ) probe(ctx context.Context) error {
 
 // Ctl runs rabbitmqctl against this broker and returns what it prints. It takes a second or more, most of it to start.
 func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
-	path, line := "docker", append([]string{"exec", r.container(), "rabbitmqctl"}, args...)
+	path, line := "docker", append([]string{"exec", r.containerName(), "rabbitmqctl", "-q"}, args...)
 	if r.programs.image == "" {
 		args = append([]string{"-q", "-n", r.node()}, args...)
 		path, line = r.programs.root.command(r.dir, filepath.Join(r.programs.bin, "rabbitmqctl"), args)

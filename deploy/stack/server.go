@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -40,13 +39,14 @@ type instance interface {
 // Server is what the database and the broker have in common: a process that can be hurt, with a folder and ports that
 // outlive it. Its methods may be called from any goroutine.
 type Server struct {
-	name   string
-	dir    string
-	wanted []int // ports asked for, 0 for any
-	out    io.Writer
-	rec    record // what is written down about every run
-	launch func(ctx context.Context) (instance, error)
-	probe  func(ctx context.Context) error // nil when the server answers its clients
+	name     string
+	dir      string
+	base     string
+	wanted   []int  // ports asked for, 0 for any; once claimed, the ports
+	rec      record // what is written down about every run
+	attached bool   // another process's server, which can be ended but not started
+	launch   func(ctx context.Context) (instance, error)
+	probe    func(ctx context.Context) error // nil when the server answers its clients
 
 	mu sync.Mutex
 	// Invariant: running is nil or alive only while lock and ports are held.
@@ -88,14 +88,7 @@ func endLeftover(last record, dir string) error {
 	if last.Detached && last.alive() {
 		return fmt.Errorf("%w: %s (pid %d)", ErrRunning, dir, last.Processes[0].Pid)
 	}
-	for _, rec := range last.Processes {
-		if p, err := adopt(rec.Name, rec.Pid, rec.Started); err == nil {
-			if err := p.Kill(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return last.kill()
 }
 
 // claimPorts claims the wanted ports; where any will do, the one of the last run if it is free.
@@ -145,6 +138,9 @@ func (s *Server) begin(ctx context.Context) (instance, error) {
 		default:
 			return s.running, nil
 		}
+	}
+	if s.attached {
+		return nil, errors.New("an attached server cannot be started again")
 	}
 	if err := s.open(); err != nil {
 		return nil, err
@@ -242,12 +238,12 @@ func (s *Server) with(f func(instance) error) error {
 	run := s.running
 	s.mu.Unlock()
 	if run == nil {
-		return fmt.Errorf("%s: %w", s.name, os.ErrProcessDone)
+		return fmt.Errorf("%s: %w", s.name, ErrNotRunning)
 	}
 	return f(run)
 }
 
-// LogFile is the file to which the server writes its log.
+// logFile is the file to which the server writes its log.
 func (s *Server) logFile() string { return filepath.Join(s.dir, "server.log") }
 
 // tail returns the last lines of a file.

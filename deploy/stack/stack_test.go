@@ -13,12 +13,9 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"tailbox/deploy/stack"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testWriter sends the package's lines for people to the test's log.
 type testWriter struct{ t *testing.T }

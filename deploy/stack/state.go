@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,21 @@ func (r record) alive() bool {
 		}
 	}
 	return false
+}
+
+// kill ends what is alive of the record.
+func (r record) kill() error {
+	for _, rec := range r.Processes {
+		if p, err := adopt(rec.Name, rec.Pid, rec.Started); err == nil {
+			if err := p.Kill(); err != nil {
+				return err
+			}
+		}
+	}
+	if r.Container != "" {
+		return removeContainer(context.Background(), r.Container)
+	}
+	return nil
 }
 
 func recordPath(dir string) string { return filepath.Join(dir, "server.json") }

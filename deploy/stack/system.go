@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // mysqlPrograms is a database that can be run: programs here or in a root folder, or a container image.
@@ -44,11 +43,13 @@ func locateMySQL(ctx context.Context, cfg Config) (mysqlPrograms, error) {
 		}
 		return findMySQL(ctx, root)
 	}
-	if found, err := findMySQL(ctx, nil); !errors.Is(err, errMissing) {
+	found, err := findMySQL(ctx, nil)
+	if !cfg.Docker && !errors.Is(err, errMissing) {
 		return found, err
 	}
-	if dockerAnswers(ctx) {
-		return mysqlPrograms{image: mysqlImage, flavor: FlavorMySQL, version: imageVersion(mysqlImage)}, nil
+	if cfg.Docker || dockerAnswers(ctx) {
+		found = mysqlPrograms{image: mysqlImage, flavor: FlavorMySQL, version: imageVersion(mysqlImage)}
+		return found, fetchImage(ctx, cfg.Log, mysqlImage)
 	}
 	if err := aptInstall(ctx, cfg.Log, "database", mysqlPackages, missingMySQL); err != nil {
 		return mysqlPrograms{}, err
@@ -65,11 +66,13 @@ func locateRabbitMQ(ctx context.Context, cfg Config) (rabbitPrograms, error) {
 		}
 		return findRabbitMQ(root)
 	}
-	if found, err := findRabbitMQ(nil); !errors.Is(err, errMissing) {
+	found, err := findRabbitMQ(nil)
+	if !cfg.Docker && !errors.Is(err, errMissing) {
 		return found, err
 	}
-	if dockerAnswers(ctx) {
-		return rabbitPrograms{image: rabbitImage, version: imageVersion(rabbitImage)}, nil
+	if cfg.Docker || dockerAnswers(ctx) {
+		found = rabbitPrograms{image: rabbitImage, version: imageVersion(rabbitImage)}
+		return found, fetchImage(ctx, cfg.Log, rabbitImage)
 	}
 	if err := aptInstall(ctx, cfg.Log, "broker", rabbitPackages, missingRabbitMQ); err != nil {
 		return rabbitPrograms{}, err
@@ -172,11 +175,4 @@ func findRabbitMQ(r *root) (rabbitPrograms, error) {
 		return rabbitPrograms{root: r, bin: filepath.Dir(script), version: strings.TrimPrefix(home, "rabbitmq_server-")}, nil
 	}
 	return rabbitPrograms{}, fmt.Errorf("find rabbitmq-server: %w", errMissing)
-}
-
-// dockerAnswers tells whether there is a Docker engine, which a client alone is not.
-func dockerAnswers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return exec.CommandContext(ctx, "docker", "info").Run() == nil
 }
