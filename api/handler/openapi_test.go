@@ -1,0 +1,124 @@
+package handler_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"tailbox/api/handler"
+	"tailbox/api/store"
+)
+
+var parameters = regexp.MustCompile(`:([a-z]+)`)
+
+func TestDescriptionNamesExactlyTheRoutes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var routed, described []string
+	for _, route := range b.engine.Routes() {
+		if route.Method != http.MethodHead { // comes with every GET
+			routed = append(routed, route.Method+" "+parameters.ReplaceAllString(route.Path, "{$1}"))
+		}
+	}
+	for path, item := range b.spec.root["paths"].(object) {
+		for method := range item.(object) {
+			described = append(described, strings.ToUpper(method)+" "+path)
+		}
+	}
+	require.ElementsMatch(t, routed, described)
+}
+
+func TestDescriptionHasNoDeadReference(t *testing.T) {
+	t.Parallel()
+	s := readSpec(t)
+	for _, ref := range regexp.MustCompile(`\$ref: '([^']+)'`).FindAllStringSubmatch(string(openAPI(t)), -1) {
+		require.NotNil(t, s.resolve(object{"$ref": ref[1]}), ref[1])
+	}
+}
+
+// Every answer that the document describes is given somewhere below, and bundle.send holds each to its description.
+func TestEveryDescribedAnswerIsGiven(t *testing.T) {
+	t.Parallel()
+	ready := []string{}
+	b := setup(t, func(c *handler.Config) { c.Ready = func() []string { return ready } })
+	customer := b.create()
+	calls := []struct{ method, target, body string }{
+		{"POST", "/customers", ada}, {"GET", "/customers", ""}, {"GET", customer, ""},
+		{"PATCH", customer, `{"name":"Countess"}`}, {"DELETE", customer, ""},
+	}
+	long := `{"name":"` + strings.Repeat("x", handler.DefaultMaxBody) + `"}`
+
+	for _, c := range calls {
+		b.fake.FailWith(store.ErrUnavailable)
+		require.Equal(t, "1", b.do(c.method, c.target, c.body).header.Get("Retry-After"))
+		b.fake.FailWith(errors.New("Error 1366: Incorrect string value"))
+		b.refused(b.do(c.method, c.target, c.body), 500, "internal")
+		b.fake.FailWith(nil)
+	}
+	for _, target := range []string{"/customers", customer} {
+		method := map[bool]string{true: "POST", false: "PATCH"}[target == "/customers"]
+		b.refused(b.do(method, target, "{"), 400, "not_json")
+		b.refused(b.do(method, target, long), 413, "too_large")
+		b.refused(b.do(method, target, ada, "Content-Type", "text/plain"), 415, "not_json_type")
+		b.refused(b.do(method, target, `{"name":""}`), 422, "invalid")
+	}
+	b.fake.Run("running")
+	b.refused(b.do("POST", "/customers", ada, "Idempotency-Key", "running"), 409, "idempotency_key_running")
+	b.refused(b.do("GET", "/customers?limit=0", ""), 400, "bad_limit")
+	require.Equal(t, 200, b.do("GET", "/customers", "").status)
+	require.Equal(t, 200, b.do("GET", customer, "").status)
+	for _, method := range []string{"PATCH", "DELETE"} {
+		b.refused(b.do(method, customer, `{"name":"x"}`, "If-Match", `"9"`), 412, "stale")
+		b.refused(b.do(method, customer, `{"name":"x"}`, "If-Match", `9`), 400, "bad_if_match")
+	}
+	require.Equal(t, 200, b.do("PATCH", customer, `{"name":"Countess"}`).status)
+	require.Equal(t, 204, b.do("DELETE", customer, "").status)
+	for _, method := range []string{"GET", "PATCH", "DELETE"} {
+		b.refused(b.do(method, customer, `{"name":"x"}`), 404, "no_such_customer")
+	}
+	for _, target := range []string{"/openapi.yaml", "/docs", "/healthz", "/readyz", "/metrics"} {
+		require.Equal(t, 200, b.do("GET", target, "").status)
+	}
+	ready = []string{"the database does not answer"}
+	require.Equal(t, ready[0], b.do("GET", "/readyz", "").json(t)["reasons"].([]any)[0])
+
+	for path, item := range b.spec.root["paths"].(object) {
+		for method, operation := range item.(object) {
+			for status := range operation.(object)["responses"].(object) {
+				name := fmt.Sprintf("%s %s %s", strings.ToUpper(method), path, status)
+				require.True(t, b.spec.seen[name], "no answer like this was given: %s", name)
+			}
+		}
+	}
+}
+
+func TestDocsNeedNothingFromElsewhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	page := b.do("GET", "/docs", "")
+	require.NotRegexp(t, `<script|<link|<img|src=|@import|url\(|https?://`, page.body)
+	require.Contains(t, page.header.Get("Content-Security-Policy"), "default-src 'none'")
+	for _, item := range b.spec.root["paths"].(object) {
+		for _, operation := range item.(object) {
+			require.True(t, strings.Contains(page.body, fmt.Sprintf(`<section id="%s">`, operation.(object)["operationId"])))
+			require.True(t, strings.Contains(page.body, operation.(object)["summary"].(string)))
+		}
+	}
+	for _, link := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(page.body, -1) {
+		require.True(t, strings.Contains(page.body, `id="`+link[1]+`"`), link[1])
+	}
+	require.Equal(t, string(openAPI(t)), b.do("GET", "/openapi.yaml", "").body)
+}
+
+func TestDescriptionThatCannotBeReadIsRefusedAtTheStart(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "paths: 7", "info: {title: x}", "{", "info: {title: x}\npaths: {/a: {get: {responses: {'200': {$ref: '#/none'}}}}}"} {
+		_, err := handler.New(setup(t).fake, []byte(text), handler.Config{})
+		require.Error(t, err, text)
+	}
+}
