@@ -1,0 +1,75 @@
+package e2e_test
+
+import (
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
+
+	"tailbox/schema/topology"
+)
+
+// audit is a second queue on the exchange: it sees every message that was routed, in order, duplicates included.
+type audit struct {
+	w    *world
+	conn *amqp.Connection
+	mu   sync.Mutex
+	ids  []string
+}
+
+const auditQueue = "audit"
+
+// channel is one for a test's own questions, closed with the test.
+func (w *world) channel() *amqp.Channel {
+	w.t.Helper()
+	conn, err := amqp.Dial(w.stack.Rabbit.URL("/"))
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { _ = conn.Close() })
+	ch, err := conn.Channel()
+	require.NoError(w.t, err)
+	return ch
+}
+
+// bindAudit declares the audit queue. Call it before anything is published; its messages are read later.
+func (w *world) bindAudit() {
+	w.t.Helper()
+	ch := w.channel()
+	require.NoError(w.t, topology.DeclareExchange(ch, topology.Exchange))
+	_, err := ch.QueueDeclare(auditQueue, true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
+	require.NoError(w.t, err)
+	require.NoError(w.t, ch.QueueBind(auditQueue, "#", topology.Exchange, false, nil))
+}
+
+// readAudit takes what is in the audit queue at this moment, adds it to what was read before and returns all of it.
+func (a *audit) read() []string {
+	a.w.t.Helper()
+	ch := a.w.channel()
+	for {
+		m, ok, err := ch.Get(auditQueue, true)
+		require.NoError(a.w.t, err)
+		if !ok {
+			return a.ids
+		}
+		a.ids = append(a.ids, m.MessageId)
+	}
+}
+
+// follow reads the audit queue all the time until its connection ends.
+func (w *world) audit() *audit {
+	w.bindAudit()
+	return &audit{w: w}
+}
+
+// settledAudit waits until the queue has been empty for a moment that is longer than a publish takes.
+func (a *audit) settled() []string {
+	a.w.t.Helper()
+	before := -1
+	a.w.waitFor("an audit queue that no longer grows", time.Minute, func() bool {
+		n := len(a.read())
+		same := n == before
+		before = n
+		return same
+	})
+	return a.ids
+}

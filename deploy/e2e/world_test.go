@@ -1,0 +1,310 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"tailbox/deploy/mysql"
+	"tailbox/deploy/services"
+	"tailbox/deploy/stack"
+	"tailbox/schema"
+	"tailbox/schema/topology"
+)
+
+var binaries string // folder with api, cdc and worker
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "tailbox-bin-")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			binaries = dir
+			err = services.Build(context.Background(), filepath.Join("..", ".."), dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		code := m.Run()
+		http.DefaultClient.CloseIdleConnections()
+		if err := goleak.Find(goleak.IgnoreAnyFunction("tailbox/deploy/stack.spawner")); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		return code
+	}())
+}
+
+// full tells whether the counts of the issue are run, or a tenth of them: COUNT=full.
+func full() bool { return os.Getenv("COUNT") == "full" }
+
+// count is n, or with COUNT unset a tenth of it, at least two.
+func count(n int) int {
+	if full() {
+		return n
+	}
+	return max(2, n/10)
+}
+
+// world is servers and services of one test, which it may hurt.
+type world struct {
+	t       *testing.T
+	stack   *stack.Stack
+	db      *sql.DB // as root
+	api     *services.Service
+	cdc     *services.Service
+	worker  *services.Service
+	mu      sync.Mutex
+	logs    map[string]*bytes.Buffer
+	workEnv []string
+}
+
+// option changes a world before it is built.
+type option struct {
+	mysql   []string
+	cdcEnv  []string
+	noStart bool
+}
+
+// setup builds a world whose services run and are ready.
+func setup(t *testing.T, opts ...option) *world {
+	t.Helper()
+	var o option
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	w := &world{t: t, logs: map[string]*bytes.Buffer{}}
+	set, err := stack.SetFromEnv()
+	require.NoError(t, err)
+	w.stack, err = stack.New(t.Context(), stack.Config{Dir: t.TempDir(), Set: set, Log: os.Stderr, MySQLOptions: o.mysql})
+	require.NoError(t, err)
+	t.Cleanup(w.stop)
+	require.NoError(t, w.stack.Start(t.Context()))
+	require.NoError(t, services.Prepare(t.Context(), w.stack.MySQL))
+	w.db, err = sql.Open("mysql", w.stack.MySQL.DSN(mysql.Database))
+	require.NoError(t, err)
+
+	w.api = w.service("api")
+	w.worker = w.service("worker", "LOG_LEVEL=warn")
+	w.cdc = w.service("cdc", o.cdcEnv...)
+	if !o.noStart {
+		w.start(w.api, w.worker, w.cdc)
+	}
+	return w
+}
+
+func (w *world) service(name string, env ...string) *services.Service {
+	w.t.Helper()
+	addr, err := services.FreeAddr()
+	require.NoError(w.t, err)
+	w.logs[name] = &bytes.Buffer{}
+	return services.New(services.Config{Name: name, Bin: binaries, Stack: w.stack, Addr: addr, Env: env, Output: w.log(name)})
+}
+
+// start starts services and waits until they are ready.
+func (w *world) start(list ...*services.Service) {
+	w.t.Helper()
+	for _, s := range list {
+		require.NoError(w.t, s.Start())
+	}
+	w.ready(list...)
+}
+
+func (w *world) ready(list ...*services.Service) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	for _, s := range list {
+		require.NoError(w.t, s.Ready(ctx))
+	}
+}
+
+// logWriter keeps what a service printed.
+type logWriter struct {
+	w    *world
+	name string
+}
+
+func (w *world) log(name string) io.Writer { return logWriter{w, name} }
+
+func (l logWriter) Write(p []byte) (int, error) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	return l.w.logs[l.name].Write(p)
+}
+
+// printed is what a service has printed so far.
+func (w *world) printed(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.logs[name].String()
+}
+
+func (w *world) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for _, s := range []*services.Service{w.api, w.cdc, w.worker} {
+		if s != nil && s.Process() != nil {
+			_ = s.Process().Resume()
+			_ = s.Process().Stop(ctx)
+		}
+	}
+	if w.db != nil {
+		_ = w.db.Close()
+	}
+	if err := w.stack.Stop(ctx); err != nil {
+		w.t.Error(err)
+	}
+	if w.t.Failed() {
+		for name := range w.logs {
+			text := w.printed(name)
+			w.t.Logf("--- the end of the log of %s:\n%s", name, text[max(0, len(text)-6000):])
+		}
+	}
+}
+
+// post creates a customer; it reports what it can of a request whose answer was lost.
+func (w *world) post(ctx context.Context, i int) (id string, err error) {
+	body := fmt.Sprintf(`{"email":"c%d@example.com","name":"Customer %d"}`, i, i)
+	var c struct {
+		ID string `json:"id"`
+	}
+	err = w.call(ctx, http.MethodPost, w.api.URL("/customers"), body, http.StatusCreated, &c)
+	return c.ID, err
+}
+
+func (w *world) patch(ctx context.Context, id string, i int) error {
+	return w.call(ctx, http.MethodPatch, w.api.URL("/customers/"+id), fmt.Sprintf(`{"name":"Changed %d"}`, i), http.StatusOK, nil)
+}
+
+var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableKeepAlives: false}}
+
+func (w *world) call(ctx context.Context, method, url, body string, want int, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != want {
+		return fmt.Errorf("%s %s: %d %s", method, url, answer.StatusCode, text)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(text, into)
+}
+
+// position is the relay's own word of where it stands.
+type position struct {
+	State      string
+	Reason     string
+	Checkpoint struct {
+		EventID  string `json:"event_id"`
+		SkipRows int    `json:"skip_rows"`
+	}
+	Lag struct {
+		InFlight int `json:"in_flight"`
+		Bytes    int
+	}
+	Totals struct{ Read, Published, Confirmed, Returned int }
+}
+
+func (w *world) position() (p position) {
+	w.t.Helper()
+	require.NoError(w.t, w.call(w.t.Context(), http.MethodGet, w.cdc.URL("/position"), "", http.StatusOK, &p))
+	return p
+}
+
+func (w *world) number(query string, args ...any) (n int) {
+	w.t.Helper()
+	require.NoError(w.t, w.db.QueryRowContext(w.t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+// waitFor waits until the condition holds.
+func (w *world) waitFor(what string, within time.Duration, holds func() bool) {
+	w.t.Helper()
+	require.Eventually(w.t, holds, within, 20*time.Millisecond, what)
+}
+
+// settled waits until every outbox row is in the inbox.
+func (w *world) settled(within time.Duration) {
+	w.t.Helper()
+	w.waitFor("every outbox row in the inbox", within, func() bool {
+		return w.number("SELECT COUNT(*) FROM outbox o LEFT JOIN inbox i ON i.message_id = o.id WHERE i.message_id IS NULL") == 0
+	})
+}
+
+// everythingOnce checks what must hold in the end, whatever was killed: each outbox row is in the inbox, once and nothing
+// else is; each customer's read model has had each of its events once; nothing is in the dead-letter queue.
+func (w *world) everythingOnce(events int) {
+	w.t.Helper()
+	w.settled(2 * time.Minute)
+	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM outbox"), "outbox rows")
+	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM inbox"), "inbox rows")
+	require.Zero(w.t, w.number("SELECT COUNT(*) FROM inbox i LEFT JOIN outbox o ON i.message_id = o.id WHERE o.id IS NULL"), "invented")
+	require.Zero(w.t, w.number(`SELECT COUNT(*) FROM (SELECT aggregate_id, COUNT(*) n FROM outbox GROUP BY aggregate_id) o
+		LEFT JOIN customer_profiles p ON p.customer_id = o.aggregate_id AND p.version = o.n AND p.events_applied = o.n
+		WHERE p.customer_id IS NULL`), "customers whose read model has not had each event once")
+	require.Zero(w.t, w.messages(topology.Customers(topology.CustomersQueue).DeadQueue()), "dead letters")
+}
+
+// messages is how many messages a queue holds.
+func (w *world) messages(queue string) int {
+	w.t.Helper()
+	ch := w.channel()
+	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+	require.NoError(w.t, err)
+	return q.Messages
+}
+
+// checkpointed are the ids of the events that the stored checkpoint has passed, read from the table, not from the relay.
+// The relay names the last event that it has passed; commit order is the order of the audit, which sees every publish.
+func (w *world) checkpointed() (eventID string) {
+	w.t.Helper()
+	var id sql.NullString
+	err := w.db.QueryRowContext(w.t.Context(), "SELECT event_id FROM relay_checkpoint WHERE relay = 'default'").Scan(&id)
+	if err == sql.ErrNoRows {
+		return ""
+	}
+	require.NoError(w.t, err)
+	return id.String
+}
+
+func insert(ctx context.Context, db *sql.DB, commit bool, events ...schema.Event) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := schema.Insert(ctx, tx, events...); err != nil || !commit {
+		return err
+	}
+	return tx.Commit()
+}
+
+var _ = slices.Contains[[]string]
