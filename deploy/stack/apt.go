@@ -12,46 +12,66 @@ import (
 	"strings"
 )
 
-// Each line is a choice, best first: the packages of the first line whose packages are all to be had are installed.
-// Ubuntu puts the version into the names.
+// wanted is something that packages can bring.
+type wanted struct {
+	why string // what is told to the person who watches
+	// choices are lines of packages, best first: the first line whose packages are all to be had is installed.
+	choices [][]string
+	missing func(context.Context) bool
+}
+
 var (
-	mysqlPackages = [][]string{
-		{"mysql-server-core", "mysql-client-core"},
-		{"mysql-server-core-8.4", "mysql-client-core-8.4"},
-		{"mysql-server-core-8.0", "mysql-client-core-8.0"},
-		{"mariadb-server-core", "mariadb-client-core"},
-		{"mariadb-server-core-10.6", "mariadb-client-core-10.6"},
+	mysqlWanted = wanted{
+		why: "no database server in PATH and no Docker engine; no service is started",
+		// Ubuntu puts the version into the names.
+		choices: [][]string{
+			{"mysql-server-core", "mysql-client-core"},
+			{"mysql-server-core-8.4", "mysql-client-core-8.4"},
+			{"mysql-server-core-8.0", "mysql-client-core-8.0"},
+			{"mariadb-server-core", "mariadb-client-core"},
+			{"mariadb-server-core-10.6", "mariadb-client-core-10.6"},
+		},
+		missing: func(ctx context.Context) bool {
+			_, err := findMySQL(ctx, nil)
+			return errors.Is(err, errMissing)
+		},
 	}
-	rabbitPackages = [][]string{{"rabbitmq-server"}}
+	rabbitWanted = wanted{
+		why:     "no RabbitMQ in PATH and no Docker engine; its service is not started and stays off",
+		choices: [][]string{{"rabbitmq-server"}},
+		missing: func(context.Context) bool {
+			_, err := findRabbitMQ(nil)
+			return errors.Is(err, errMissing)
+		},
+	}
 )
 
 // aptInstall installs the first choice that the distribution has, unless another process has done so by the time it is
 // our turn. An installation that has begun is not interrupted by ctx: half a package is worse than a late answer.
-func aptInstall(ctx context.Context, out io.Writer, what string, choices [][]string, missing func(context.Context) bool) error {
-	l, err := waitLock(filepath.Join(machineLocks(), "apt"))
+func aptInstall(ctx context.Context, out io.Writer, w wanted) error {
+	l, err := waitLock(ctx, filepath.Join(machineLocks(), "apt"))
 	if err != nil {
 		return err
 	}
 	defer l.release()
-	if !missing(ctx) {
+	if !w.missing(ctx) {
 		return nil
 	}
 	apt, err := findApt()
 	if err != nil {
-		return fmt.Errorf("install a %s: %w; install %s yourself, or start a Docker engine", what, err, packageNames(choices))
+		return fmt.Errorf("install packages: %w; install %s yourself, or start a Docker engine", err, packageNames(w.choices))
 	}
-	packages := apt.choose(choices)
+	packages := apt.choose(w.choices)
 	if packages == nil {
 		if err := apt.asRoot("apt-get", "update"); err != nil {
 			return fmt.Errorf("update package lists: %w", err)
 		}
-		packages = apt.choose(choices)
+		packages = apt.choose(w.choices)
 	}
 	if packages == nil {
-		return fmt.Errorf("install a %s: apt-get knows no %s; install it yourself, or start a Docker engine", what, packageNames(choices))
+		return fmt.Errorf("install packages: apt-get has none of %s; install it yourself, or start a Docker engine", packageNames(w.choices))
 	}
-	fmt.Fprintf(out, "installing %s with apt-get: no %s in PATH and no Docker engine; its system service stays off\n",
-		strings.Join(packages, " "), what)
+	fmt.Fprintf(out, "installing %s with apt-get: %s\n", strings.Join(packages, " "), w.why)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -1,12 +1,14 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // errLocked is returned by tryLock when another holder has the lock.
@@ -16,13 +18,25 @@ var errLocked = errors.New("locked")
 // that happens, so that no lock is ever stale. The file itself stays.
 type fileLock struct{ f *os.File }
 
+// waitLock takes the lock, waiting for as long as another holder has it and ctx lasts.
+func waitLock(ctx context.Context, path string) (*fileLock, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := tryLock(path)
+		if !errors.Is(err, errLocked) {
+			return l, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for lock %s: %w", path, ctx.Err())
+		}
+	}
+}
+
 // tryLock takes the lock, or returns errLocked at once.
-func tryLock(path string) (*fileLock, error) { return lock(path, syscall.LOCK_EX|syscall.LOCK_NB) }
-
-// waitLock takes the lock, waiting for as long as another holder has it.
-func waitLock(path string) (*fileLock, error) { return lock(path, syscall.LOCK_EX) }
-
-func lock(path string, how int) (*fileLock, error) {
+func tryLock(path string) (*fileLock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make lock folder: %w", err)
 	}
@@ -30,13 +44,7 @@ func lock(path string, how int) (*fileLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	for {
-		err = syscall.Flock(int(f.Fd()), how)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, errLocked

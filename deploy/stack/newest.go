@@ -29,7 +29,7 @@ func newestRoot(ctx context.Context, cfg Config) (*root, error) {
 	if runtime.GOOS != "linux" || os.Getuid() != 0 {
 		return nil, fmt.Errorf("use the %s servers: they run in a root folder of their own, which takes Linux and the root user", Newest)
 	}
-	l, err := waitLock(r.dir + ".lock")
+	l, err := waitLock(ctx, r.dir+".lock")
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func newestRoot(ctx context.Context, cfg Config) (*root, error) {
 
 // bootstrap fills the root with a minimal Debian, the database and the broker.
 func (r *root) bootstrap(ctx context.Context, cfg Config, log string) error {
-	err := aptInstall(ctx, cfg.Log, "debootstrap", [][]string{{"debootstrap", "debian-archive-keyring"}}, noDebootstrap)
+	err := aptInstall(ctx, cfg.Log, debootstrapWanted)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,11 @@ func (r *root) bootstrap(ctx context.Context, cfg Config, log string) error {
 	return runToEnd(ctx, Command{Name: "install " + newestBroker, Path: path, Args: args, Env: env, LogFile: log})
 }
 
-func noDebootstrap(context.Context) bool { return len((*root)(nil).programs("debootstrap")) == 0 }
+var debootstrapWanted = wanted{
+	why:     "it makes the root folder of the newest servers",
+	choices: [][]string{{"debootstrap", "debian-archive-keyring"}},
+	missing: func(context.Context) bool { return len((*root)(nil).programs("debootstrap")) == 0 },
+}
 
 // settle writes the files that the fresh root needs before packages can be installed in it: how to reach the archive, a
 // policy that starts no service, and the name of this machine.

@@ -85,7 +85,7 @@ func (r *RabbitMQ) launch(ctx context.Context) (instance, error) {
 	if err := r.writeConfig(); err != nil {
 		return nil, err
 	}
-	epmd, err := r.startEpmd()
+	epmd, err := r.startEpmd(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,18 +100,33 @@ func (r *RabbitMQ) launch(ctx context.Context) (instance, error) {
 	return &rabbitProcesses{Process: vm, epmd: epmd}, nil
 }
 
-// startEpmd starts the port mapper in the foreground. Left to itself, Erlang would start one that outlives everything and
-// serves every node of the machine.
-func (r *RabbitMQ) startEpmd() (*Process, error) {
+// startEpmd starts the port mapper and returns when it listens. Left to itself, Erlang would start one that outlives
+// everything and serves every node of the machine.
+func (r *RabbitMQ) startEpmd(ctx context.Context) (*Process, error) {
 	found := r.programs.root.programs("epmd")
 	if len(found) == 0 {
 		return nil, fmt.Errorf("find epmd, which belongs to Erlang: %w", errMissing)
 	}
-	path, args := r.programs.root.command(r.dir, found[0], []string{"-port", strconv.Itoa(r.wanted[portEpmd]), "-address", "127.0.0.1"})
-	return Start(Command{
-		Name: "epmd", Path: path, Args: args, Dir: r.dir, Env: plainEnv(r.dir), LogFile: filepath.Join(r.dir, "epmd.log"),
-		Detached: r.rec.Detached,
+	port, log := strconv.Itoa(r.wanted[portEpmd]), filepath.Join(r.dir, "epmd.log")
+	path, args := r.programs.root.command(r.dir, found[0], []string{"-port", port, "-address", "127.0.0.1"})
+	epmd, err := Start(Command{
+		Name: "epmd", Path: path, Args: args, Dir: r.dir, Env: plainEnv(r.dir), LogFile: log, Detached: r.rec.Detached,
 	})
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for portFree(r.wanted[portEpmd]) {
+		select {
+		case <-tick.C:
+		case <-epmd.Done():
+			return nil, fmt.Errorf("start epmd: it ended at once; last lines of %s:\n%s", log, tail(log))
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("start epmd: %w", ctx.Err()), epmd.Kill())
+		}
+	}
+	return epmd, nil
 }
 
 // helperTimeout is how long the VM's helpers may take to notice its end.
@@ -210,10 +225,12 @@ func (r *RabbitMQ) env() []string {
 		"RABBITMQ_SCHEMA_DIR="+file("data/schema"),
 		// The script then becomes the VM instead of staying before it, so that our signals reach the VM.
 		"RABBITMQ_ALLOW_INPUT=1",
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput -start_epmd false "+loopbackOnly+" "+lightVM,
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput "+loopbackOnly+" "+lightVM,
 		"RABBITMQ_CTL_ERL_ARGS="+loopbackOnly,
 		"RABBITMQ_CTL_DIST_PORT_MIN=0",
 		"RABBITMQ_CTL_DIST_PORT_MAX=0",
+		// No Erlang program may start a port mapper when ours is not there, rabbitmqctl least of all.
+		"ERL_AFLAGS=-start_epmd false",
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT="+strconv.Itoa(r.wanted[portEpmd]),
 		"ERL_CRASH_DUMP_SECONDS=0",

@@ -38,11 +38,22 @@ func start(t *testing.T, cfg stack.Config) *stack.Stack {
 	t.Helper()
 	s, err := stack.New(t.Context(), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Stop(context.Background())) })
+	t.Cleanup(func() { throwAway(t, s.MySQL.Server, s.Rabbit.Server) })
 	begin := time.Now()
 	require.NoError(t, s.Start(t.Context()))
 	t.Logf("%s %s and rabbitmq %s are ready after %v", s.MySQL.Flavor(), s.MySQL.Version(), s.Rabbit.Version(), time.Since(begin))
 	return s
+}
+
+// throwAway ends servers the quick way.
+func throwAway(t *testing.T, servers ...*stack.Server) {
+	t.Helper()
+	for _, s := range servers {
+		if err := s.Kill(); err != nil {
+			require.ErrorIs(t, err, stack.ErrNotRunning)
+		}
+		require.NoError(t, s.Stop(context.Background()))
+	}
 }
 
 // open opens the database, made if it is missing.
@@ -176,7 +187,7 @@ func TestDatabaseIsASourceForTheRelay(t *testing.T) {
 	cfg.MySQLOptions = []string{"--max-connections=77"}
 	m, err := stack.NewMySQL(t.Context(), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, m.Stop(context.Background())) })
+	t.Cleanup(func() { throwAway(t, m.Server) })
 	require.NoError(t, m.Start(t.Context()))
 
 	want := map[string]string{
@@ -254,7 +265,7 @@ func TestVhostsAreMadeAndDeleted(t *testing.T) {
 	cfg := config(t, t.TempDir())
 	r, err := stack.NewRabbitMQ(t.Context(), cfg)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, r.Stop(context.Background())) })
+	t.Cleanup(func() { throwAway(t, r.Server) })
 	require.NoError(t, r.Start(t.Context()))
 
 	begin := time.Now()

@@ -51,7 +51,7 @@ func locateMySQL(ctx context.Context, cfg Config) (mysqlPrograms, error) {
 		found = mysqlPrograms{image: mysqlImage, flavor: FlavorMySQL, version: imageVersion(mysqlImage)}
 		return found, fetchImage(ctx, cfg.Log, mysqlImage)
 	}
-	if err := aptInstall(ctx, cfg.Log, "database", mysqlPackages, missingMySQL); err != nil {
+	if err := aptInstall(ctx, cfg.Log, mysqlWanted); err != nil {
 		return mysqlPrograms{}, err
 	}
 	return findMySQL(ctx, nil)
@@ -74,20 +74,10 @@ func locateRabbitMQ(ctx context.Context, cfg Config) (rabbitPrograms, error) {
 		found = rabbitPrograms{image: rabbitImage, version: imageVersion(rabbitImage)}
 		return found, fetchImage(ctx, cfg.Log, rabbitImage)
 	}
-	if err := aptInstall(ctx, cfg.Log, "broker", rabbitPackages, missingRabbitMQ); err != nil {
+	if err := aptInstall(ctx, cfg.Log, rabbitWanted); err != nil {
 		return rabbitPrograms{}, err
 	}
 	return findRabbitMQ(nil)
-}
-
-func missingMySQL(ctx context.Context) bool {
-	_, err := findMySQL(ctx, nil)
-	return errors.Is(err, errMissing)
-}
-
-func missingRabbitMQ(context.Context) bool {
-	_, err := findRabbitMQ(nil)
-	return errors.Is(err, errMissing)
 }
 
 // findMySQL looks for MySQL first, then for MariaDB. The name does not tell: Debian's mysqld is a link to mariadbd.
