@@ -24,10 +24,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"tailbox/deploy/ops"
 	"tailbox/schema"

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -70,10 +70,11 @@ func TestKilledDatabaseConnectionsLoseNothing(t *testing.T) {
 	b := setup(t)
 	const customers, versions, kills = 40, 25, 5
 	all := b.load(t, customers, versions)
-	w := b.start(t, consume.Config{MaxAttempts: 1}, effect.Handlers())
+	handlers, used := noting(effect.Handlers())
+	w := b.start(t, consume.Config{MaxAttempts: 1}, handlers)
 	for i := range kills {
 		w.settled(t, "applied", customers*versions*(i+1)/(kills+2))
-		b.kill(t)
+		b.kill(t, used)
 	}
 	for _, events := range all {
 		b.applied(t, events)
@@ -84,65 +85,29 @@ func TestKilledDatabaseConnectionsLoseNothing(t *testing.T) {
 	require.Zero(t, got["duplicate"]+got["retried"]+got["dead"], "the database is to blame, not the messages")
 }
 
-// kill ends all connections to the test's database but its own.
-func (b *bundle) kill(t *testing.T) {
+// noting are handlers that note which of the database's connections they ran on.
+func noting(handlers map[string]consume.Handler) (noting map[string]consume.Handler, used *sync.Map) {
+	used = &sync.Map{}
+	for kind, handler := range handlers {
+		handlers[kind] = func(ctx context.Context, tx *sql.Tx, event schema.Event) error {
+			var id int64
+			if err := tx.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&id); err != nil {
+				return err
+			}
+			used.Store(id, true)
+			return handler(ctx, tx, event)
+		}
+	}
+	return handlers, used
+}
+
+func (b *bundle) kill(t *testing.T, connections *sync.Map) {
 	t.Helper()
-	conn, err := b.db.Conn(t.Context())
-	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close()) }()
-	rows, err := conn.QueryContext(t.Context(),
-		"SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()")
-	require.NoError(t, err)
-	var ids []int64
-	for rows.Next() {
-		var id int64
-		require.NoError(t, rows.Scan(&id))
-		ids = append(ids, id)
-	}
-	require.NoError(t, rows.Err())
-	for _, id := range ids {
-		_, _ = conn.ExecContext(t.Context(), fmt.Sprintf("KILL %d", id)) // it may have ended by itself
-	}
-}
-
-func TestStopUnderLoadLeavesNothingToBeDeliveredAgain(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	const customers, versions, stops = 60, 50, 6
-	all := b.load(t, customers, versions)
-
-	var applied, duplicates uint64
-	for i := range stops {
-		w := b.start(t, consume.Config{Concurrency: 4 + 2*i}, effect.Handlers())
-		w.settled(t, "applied", customers*versions/(2*stops))
-		require.NoError(t, w.stop())
-		applied += w.Stats().Messages["applied"]
-		duplicates += w.Stats().Messages["duplicate"]
-		require.Equal(t, consume.StateStopped, w.Stats().State)
-		require.Zero(t, w.Stats().InFlight)
-	}
-	last := b.start(t, consume.Config{}, effect.Handlers())
-	for _, events := range all {
-		b.applied(t, events)
-	}
-	require.NoError(t, last.stop())
-	require.EqualValues(t, customers*versions, applied+last.Stats().Messages["applied"])
-	require.Zero(t, duplicates+last.Stats().Messages["duplicate"])
-	b.empty(t, b.queue.Queue)
-}
-
-func TestStopGivesBackWhatWaits(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	events := customer(3)
-	w := b.start(t, consume.Config{GapWait: time.Hour}, effect.Handlers())
-	b.publish(t, events[1:]...)
-	eventually(t, "two events wait", func() bool { return w.Stats().WaitingGaps == 2 })
-	require.NoError(t, w.stop())
-
-	b.start(t, consume.Config{}, effect.Handlers())
-	b.publish(t, events[0])
-	b.applied(t, events)
+	admin := schematest.Open(t, schematest.Servers(t).MySQL.DSN(""))
+	connections.Range(func(id, _ any) bool {
+		_, _ = admin.ExecContext(t.Context(), fmt.Sprintf("KILL %d", id)) // killed before, maybe
+		return true
+	})
 }
 
 // gate is a handler that stops in the middle of its transaction until it is let go.
@@ -166,38 +131,6 @@ func (g *gate) handlers() map[string]consume.Handler {
 		return created(ctx, tx, event)
 	}
 	return handlers
-}
-
-func TestStopFinishesWhatAHandlerHasInHand(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	g := newGate()
-	w := b.start(t, consume.Config{}, g.handlers())
-	event := schematest.Event()
-	b.publish(t, event)
-	<-g.entered
-	stopped := make(chan error, 1)
-	go func() { stopped <- w.stop() }()
-	eventually(t, "draining", func() bool { return w.Stats().State == consume.StateDraining })
-	close(g.leave)
-
-	require.NoError(t, <-stopped)
-	require.EqualValues(t, 1, w.Stats().Messages["applied"])
-	b.empty(t, b.queue.Queue)
-}
-
-func TestStopGivesUpOnAHandlerThatTakesTooLong(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	g := newGate()
-	w := b.start(t, consume.Config{ShutdownTimeout: 50 * time.Millisecond}, g.handlers())
-	event := schematest.Event()
-	b.publish(t, event)
-	<-g.entered
-	require.ErrorIs(t, w.stop(), consume.ErrShutdownTimeout)
-
-	b.start(t, consume.Config{}, effect.Handlers())
-	b.applied(t, []schema.Event{event})
 }
 
 func TestLostSessionCommitsWhatIsInHandBeforeTheNextBegins(t *testing.T) {
@@ -240,6 +173,37 @@ func TestRefusedLoginIsNamed(t *testing.T) {
 	w := b.start(t, consume.Config{Log: zap.New(log)}, effect.Handlers())
 	eventually(t, "the refusal is told", func() bool { return w.Stats().Reason == "access_refused" })
 	require.NoError(t, w.stop())
+	for _, line := range lines.All() {
+		require.NotContains(t, fmt.Sprint(line.Message, line.ContextMap()), "hunter2")
+	}
+}
+
+func TestRefusedDatabaseLoginIsWaitedForWithoutBlamingTheMessage(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	admin := b.db
+	dsn, err := mysql.ParseDSN(schematest.Servers(t).MySQL.DSN(""))
+	require.NoError(t, err)
+	user := "u" + schema.NewID()[24:]
+	dsn.User, dsn.Passwd, dsn.DBName = user, "hunter2", b.database(t)
+	b.db = schematest.Open(t, dsn.FormatDSN())
+	log, lines := observer.New(zap.InfoLevel)
+	w := b.start(t, consume.Config{MaxAttempts: 1, Log: zap.New(log)}, effect.Handlers())
+	event := schematest.Event()
+	b.publish(t, event)
+	eventually(t, "the refusal is told", func() bool {
+		return lines.FilterMessage("the database refuses: check MYSQL_DSN and the user's rights").Len() > 0
+	})
+	eventually(t, "the message waits", func() bool { return w.Stats().InFlight == 1 })
+	require.Contains(t, w.Unready(), consume.NoDatabase)
+
+	_, err = admin.ExecContext(t.Context(), "CREATE USER "+user+" IDENTIFIED BY 'hunter2'")
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = schematest.Open(t, schematest.Servers(t).MySQL.DSN("")).Exec("DROP USER " + user) })
+	_, err = admin.ExecContext(t.Context(), "GRANT ALL ON "+dsn.DBName+".* TO "+user)
+	require.NoError(t, err)
+	w.settled(t, "applied", 1)
+	w.ready(t)
 	for _, line := range lines.All() {
 		require.NotContains(t, fmt.Sprint(line.Message, line.ContextMap()), "hunter2")
 	}

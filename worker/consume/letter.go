@@ -9,7 +9,7 @@ import (
 
 // Headers of a message in a retry or dead-letter queue.
 const (
-	HeaderAttempts = "x-attempts"  // int64: how often it was tried
+	HeaderAttempts = "x-attempts"  // int64: how often it was tried since it last got ahead
 	HeaderError    = "x-error"     // the reason, a code and at times a detail behind a colon
 	HeaderFailedAt = "x-failed-at" // RFC 3339, microseconds, UTC
 

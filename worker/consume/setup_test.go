@@ -185,6 +185,13 @@ func (b *bundle) applied(t *testing.T, events []schema.Event) {
 	require.Equal(t, events[len(events)-1].ID, got.lastID)
 }
 
+func (b *bundle) database(t *testing.T) string {
+	t.Helper()
+	var name string
+	require.NoError(t, b.db.QueryRowContext(t.Context(), "SELECT DATABASE()").Scan(&name))
+	return name
+}
+
 func (b *bundle) count(t *testing.T, table string) int {
 	t.Helper()
 	var n int
