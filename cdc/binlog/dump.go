@@ -195,11 +195,12 @@ func classify(err error) error {
 	return cut(err)
 }
 
-// cut keeps the first words of an error: go-mysql's name the event, what follows can be its bytes.
+// cut keeps the first words of an error alone: go-mysql's name the event, what follows can be its bytes or a stack.
 func cut(err error) error {
 	const most = 200
-	if text := err.Error(); len(text) > most {
-		return errors.New(text[:most] + "...")
+	text := err.Error()
+	if len(text) > most {
+		text = text[:most] + "..."
 	}
-	return err
+	return errors.New("read the binlog: " + text)
 }

@@ -255,7 +255,7 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 func (r *Relay) acquire(ctx context.Context) (uint64, Position, error) {
-	retry := newBackOff(250*time.Millisecond, 5*time.Second)
+	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	for {
 		epoch, from, err := r.checkpoints.Acquire(ctx)
 		if err == nil {
@@ -308,7 +308,7 @@ func (r *Relay) stayHalted(ctx context.Context, halt *Halt) error {
 
 // readSource streams for as long as it may, again and again, and reports each end.
 func (r *Relay) readSource(ctx context.Context) {
-	retry := newBackOff(100*time.Millisecond, 5*time.Second)
+	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	for ctx.Err() == nil {
 		began, before := r.clock(), r.rows.delivered()
 		err := r.source.Stream(ctx, func(row Row) error { return r.rows.put(ctx, row) })
@@ -332,7 +332,7 @@ func (r *Relay) readSource(ctx context.Context) {
 
 // openSessions opens one session per request.
 func (r *Relay) openSessions(ctx context.Context, requests <-chan struct{}) {
-	retry := newBackOff(100*time.Millisecond, 5*time.Second)
+	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	var opened time.Time
 	for {
 		select {

@@ -38,29 +38,41 @@ func TestACustomersEventTravelsFromPostToEffect(t *testing.T) {
 	require.Equal(t, 3, p.Totals.Confirmed)
 }
 
-// load posts customers and changes from a number of clients until n were accepted or stop is closed, and counts events.
+// load posts customers, and changes every third once, from a number of clients: at least n, and until it is stopped.
 type load struct {
 	w        *world
 	accepted atomic.Int64
 	unknown  atomic.Int64 // answers that were lost: committed or not
+	enough   chan struct{}
 	group    sync.WaitGroup
 }
 
 func (w *world) load(clients, n int) *load {
-	l := &load{w: w}
+	l := &load{w: w, enough: make(chan struct{})}
 	var next atomic.Int64
 	for range clients {
 		l.group.Go(func() {
-			for {
+			for w.t.Context().Err() == nil {
 				i := int(next.Add(1))
-				if i > n || w.t.Context().Err() != nil {
-					return
+				if i > n {
+					select {
+					case <-l.enough:
+						return
+					case <-time.After(50 * time.Millisecond): // from here on only a trickle is needed
+					}
 				}
 				l.one(i)
 			}
 		})
 	}
 	return l
+}
+
+// stop ends the load and returns how many events were accepted.
+func (l *load) stop() int {
+	close(l.enough)
+	l.group.Wait()
+	return int(l.accepted.Load())
 }
 
 // one posts a customer and, every third time, changes it once.
@@ -92,8 +104,6 @@ func TestNothingIsLostWhenCdcAndWorkerAreKilled(t *testing.T) {
 	audit := w.audit()
 	customers, kills := count(10000), count(20)
 	l := w.load(16, customers)
-	done := make(chan struct{})
-	go func() { l.group.Wait(); close(done) }()
 
 	for kill := range kills {
 		pause(t, time.Duration(200+rand.IntN(1000))*time.Millisecond)
@@ -106,10 +116,10 @@ func TestNothingIsLostWhenCdcAndWorkerAreKilled(t *testing.T) {
 			w.ready(w.cdc, w.worker)
 		}
 	}
-	<-done
+	accepted := l.stop()
 	w.ready(w.cdc, w.worker)
 	require.Zero(t, l.unknown.Load(), "the api was never hurt")
-	w.everythingOnce(int(l.accepted.Load()))
+	w.everythingOnce(accepted)
 	w.firstDeliveriesFollowVersions(audit.settled())
 }
 
@@ -172,8 +182,6 @@ func TestServersMayBeKilledUnderLoad(t *testing.T) {
 	w := setup(t)
 	audit := w.audit()
 	l := w.load(8, count(3000))
-	done := make(chan struct{})
-	go func() { l.group.Wait(); close(done) }()
 	for range count(20) {
 		pause(t, time.Duration(300+rand.IntN(700))*time.Millisecond)
 		require.NoError(t, w.stack.MySQL.Kill())
@@ -182,14 +190,14 @@ func TestServersMayBeKilledUnderLoad(t *testing.T) {
 		require.NoError(t, w.stack.Rabbit.Kill())
 		require.NoError(t, w.stack.Rabbit.Start(t.Context()))
 	}
-	<-done
+	accepted := l.stop()
 	w.ready(w.api, w.cdc, w.worker)
 	for _, s := range []*services.Service{w.api, w.cdc, w.worker} {
 		require.Equal(t, -1, s.Process().ExitCode(), "no service of ours was restarted")
 	}
 	require.Positive(t, l.unknown.Load(), "the kills were felt")
 	events := w.number("SELECT COUNT(*) FROM outbox")
-	require.GreaterOrEqual(t, events, int(l.accepted.Load()), "what was accepted is there")
+	require.GreaterOrEqual(t, events, accepted, "what was accepted is there")
 	w.everythingOnce(events)
 	w.firstDeliveriesFollowVersions(audit.settled())
 }
@@ -225,8 +233,6 @@ func TestSigtermUnderLoadMakesNoDuplicateAndNoRedelivery(t *testing.T) {
 	w := setup(t)
 	audit := w.audit()
 	l := w.load(8, count(4000))
-	done := make(chan struct{})
-	go func() { l.group.Wait(); close(done) }()
 	for range count(30) {
 		pause(t, time.Duration(200+rand.IntN(400))*time.Millisecond)
 		for _, s := range []*services.Service{w.cdc, w.worker} {
@@ -240,8 +246,7 @@ func TestSigtermUnderLoadMakesNoDuplicateAndNoRedelivery(t *testing.T) {
 			}
 		}
 	}
-	<-done
-	w.everythingOnce(int(l.accepted.Load()))
+	w.everythingOnce(l.stop())
 	require.Zero(t, w.duplicates())
 	routed := audit.settled()
 	require.Len(t, routed, w.number("SELECT COUNT(*) FROM outbox"), "no event was published twice")
