@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +87,7 @@ func TestTransientErrorsAreNotTheMessagesFault(t *testing.T) {
 func TestDescriptionOfAnErrorNeverQuotesIt(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "mysql 1062", describe(fmt.Errorf("insert: %w", &mysql.MySQLError{Number: 1062, Message: "Duplicate entry 'ada@example.com'"})))
+	require.Equal(t, "dial tcp: refused", describe(fmt.Errorf("begin: %w", &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")})))
 	require.Equal(t, "*errors.errorString", describe(fmt.Errorf("insert: %w", errors.New("ada@example.com"))))
 }
 

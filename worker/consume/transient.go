@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 
 	"github.com/go-sql-driver/mysql"
@@ -52,8 +53,12 @@ func lostConnection(err error) bool {
 // refusedByDatabase tells whether only somebody at the database can mend it, so that asking often is no use.
 func refusedByDatabase(err error) bool { return slices.Contains(refusing, ops.MySQLCode(err)) }
 
-// describe names an error without its text, which may quote the row: the server's number, else the innermost type.
+// describe names an error without its text, which may quote the row: the server's number, what the network said, else the
+// innermost type.
 func describe(err error) string {
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		return network.Error()
+	}
 	if code := ops.MySQLCode(err); code != 0 {
 		return fmt.Sprintf("mysql %d", code)
 	}
