@@ -138,6 +138,10 @@ func (s *servers) get() (*stack.Stack, error) {
 }
 
 func (s *servers) find() (err error) {
+	if dir := os.Getenv("TAILBOX_STACK"); dir != "" {
+		s.stack, err = stack.Attach(dir)
+		return err
+	}
 	set, err := stack.SetFromEnv()
 	if err != nil {
 		return err

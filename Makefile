@@ -1,0 +1,57 @@
+# Everything that is done with this project. `make` alone lists it.
+# SERVERS=system (default): what the machine has. SERVERS=newest: MySQL and RabbitMQ of Debian sid, in a folder.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+DEV := go run ./deploy/dev
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: dev
+dev: ## MySQL, RabbitMQ and the three services, in the foreground; Ctrl-C stops all, the data is kept
+	@$(DEV) up
+
+.PHONY: infras
+infras: ## only MySQL and RabbitMQ, in the background
+	@$(DEV) infras
+
+.PHONY: build
+build: ## bin/api, bin/cdc, bin/worker
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./api ./cdc ./worker
+
+.PHONY: test
+test: ## all tests, on real servers that are started for them
+	$(DEV) test go test -timeout 20m ./...
+
+.PHONY: race
+race: ## the same under the race detector, without the end-to-end tests
+	$(DEV) test go test -race -timeout 20m $$(go list ./... | grep -v /deploy/e2e)
+
+.PHONY: e2e
+e2e: ## the end-to-end and fault tests; COUNT=full runs the full counts instead of a tenth
+	go test -count=1 -v -timeout 150m ./deploy/e2e
+
+.PHONY: bench
+bench: ## latency from POST to effect
+	go test -count=1 -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/bench
+
+.PHONY: lint
+lint: ## go vet, golangci-lint, go.mod tidy
+	go vet ./...
+	$(GOLANGCI_LINT) run
+	go mod tidy -diff
+
+.PHONY: up
+up: ## the whole stack in Docker Compose
+	docker compose up -d --build --wait
+
+.PHONY: down
+down: ## stop it; the data is kept
+	docker compose down
+
+.PHONY: clean
+clean: ## stop what runs, delete bin, .run and the containers with their data
+	@$(DEV) clean

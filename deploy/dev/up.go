@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"tailbox/deploy/ops"
+	"tailbox/deploy/services"
+	"tailbox/deploy/stack"
+)
+
+// defaults are where the services listen, unless API_ADDR, CDC_ADDR or WORKER_ADDR say otherwise.
+var defaults = map[string]string{"api": "127.0.0.1:3000", "cdc": "127.0.0.1:3001", "worker": "127.0.0.1:3002"}
+
+// up runs everything until it is interrupted, and stops it in the opposite order. The data is kept for the next time.
+func up(ctx context.Context, module string) (err error) {
+	out := &prefixed{out: os.Stdout, color: colorful()}
+	set, err := stack.SetFromEnv()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	if err := portsAreFree(); err != nil {
+		return err
+	}
+
+	say := out.line("dev")
+	servers, err := stack.New(ctx, stack.Config{Dir: folder(module, "dev", set), Set: set, Log: say})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bounded(ctx, servers.Stop)) }()
+	fmt.Fprintf(say, "starting %s %s and RabbitMQ %s\n", servers.MySQL.Flavor(), servers.MySQL.Version(), servers.Rabbit.Version())
+	if err := servers.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(say, "MySQL on %s, RabbitMQ on %s\n", servers.MySQL.Addr(), servers.Rabbit.Addr())
+	if err := services.Prepare(ctx, servers.MySQL); err != nil {
+		return err
+	}
+	if err := services.Build(ctx, module, filepath.Join(module, "bin")); err != nil {
+		return err
+	}
+
+	var running []*services.Service
+	ended := make(chan string, len(services.Names))
+	defer func() {
+		for i := len(running) - 1; i >= 0; i-- {
+			err = errors.Join(err, bounded(ctx, running[i].Process().Stop))
+		}
+	}()
+	for _, name := range services.Names {
+		service := services.New(services.Config{
+			Name: name, Bin: filepath.Join(module, "bin"), Stack: servers, Addr: addr(name), Output: out.line(name),
+			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(name)},
+		})
+		if err := service.Start(); err != nil {
+			return err
+		}
+		running = append(running, service)
+		go func() { <-service.Process().Done(); ended <- name }()
+	}
+	for _, service := range running {
+		if err := service.Ready(ctx); err != nil {
+			return ignoreStop(ctx, err)
+		}
+	}
+	fmt.Fprint(say, banner())
+
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(say, "stopping; the data stays in .run for the next make dev")
+		return nil
+	case name := <-ended:
+		return fmt.Errorf("%s ended; its last lines are above", name)
+	}
+}
+
+func banner() string {
+	return fmt.Sprintf(`ready
+
+  api      http://%[1]s/docs
+  cdc      http://%[2]s/position
+  worker   http://%[3]s/stats
+
+  try      curl -i http://%[1]s/customers -H 'Content-Type: application/json' -d '{"email":"ada@example.com","name":"Ada"}'
+           curl http://%[2]s/position
+
+`, addr("api"), addr("cdc"), addr("worker"))
+}
+
+func addr(name string) string {
+	if value := os.Getenv(variable(name)); value != "" {
+		return value
+	}
+	return defaults[name]
+}
+
+// variable is the environment's name for a service's address.
+func variable(name string) string { return strings.ToUpper(name) + "_ADDR" }
+
+// level makes the relay say what it publishes; at info it speaks of changes of its state only.
+func level(name string) string {
+	if value := os.Getenv("LOG_LEVEL"); value != "" {
+		return value
+	}
+	if name == "cdc" {
+		return "debug"
+	}
+	return "info"
+}
+
+func portsAreFree() error {
+	var errs []error
+	for _, name := range services.Names {
+		listener, err := net.Listen("tcp", addr(name))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: %s wants to listen on %s, which something else does: stop that, or set %s",
+				ops.ErrBadConfig, name, addr(name), variable(name)))
+			continue
+		}
+		errs = append(errs, listener.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// bounded calls a stop with a fresh context: the one that asked for it has ended.
+func bounded(ctx context.Context, stop func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return stop(ctx)
+}
+
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// prefixed merges the lines of several writers, each behind a name in its colour.
+type prefixed struct {
+	mu    sync.Mutex
+	out   io.Writer
+	color bool
+}
+
+var colors = map[string]int{"dev": 90, "api": 36, "cdc": 33, "worker": 35}
+
+func (p *prefixed) line(name string) io.Writer { return &prefix{p, name} }
+
+type prefix struct {
+	*prefixed
+	name string
+}
+
+// Write prints each line behind the name.
+func (p *prefix) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	label := fmt.Sprintf("%-7s| ", p.name)
+	if p.color {
+		label = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colors[p.name], label)
+	}
+	for line := range lines(text) {
+		if _, err := fmt.Fprintf(p.out, "%s%s\n", label, line); err != nil {
+			return 0, fmt.Errorf("print: %w", err)
+		}
+	}
+	return len(text), nil
+}
+
+func colorful() bool {
+	info, err := os.Stdout.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+}
+
+// lines are the lines of a text, without their ends.
+func lines(text []byte) iter.Seq[[]byte] {
+	return bytes.SplitSeq(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+}
