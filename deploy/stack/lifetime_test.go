@@ -1,6 +1,7 @@
 package stack_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -127,6 +128,19 @@ func TestDetachedServersOutliveTheirProgram(t *testing.T) {
 	publish(t, s.Rabbit, "/", "hello")
 	_, err = s.Rabbit.Ctl(t.Context(), "list_vhosts")
 	require.NoError(t, err)
+
+	// As if the database had not been meant to live on: the next program in that folder ends it.
+	record := dir + "/mysql/server.json"
+	text, err := os.ReadFile(record)
+	require.NoError(t, err)
+	text = bytes.Replace(text, []byte(`"detached": true`), []byte(`"detached": false`), 1)
+	require.NoError(t, os.WriteFile(record, text, 0o644))
+	m, err := stack.NewMySQL(t.Context(), config(t, dir))
+	require.NoError(t, err)
+	<-s.MySQL.Done()
+	require.NoError(t, m.Start(t.Context()))
+	require.Equal(t, 1, rows(t, m))
+	throwAway(t, m.Server)
 
 	begin := time.Now()
 	require.NoError(t, s.Stop(t.Context()))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -88,6 +89,11 @@ func (m *MySQL) launch(ctx context.Context) (instance, error) {
 	if err := m.initialize(ctx); err != nil {
 		return nil, err
 	}
+	// MySQL will not start while the pid in this file exists, be it another program's by now or that of a dead process
+	// which nobody has collected. Ours is the folder: no server of it can be alive.
+	if err := os.Remove(filepath.Join(m.data(), socketName+".lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket lock: %w", err)
+	}
 	args := append([]string{"--no-defaults"}, m.serverOptions()...)
 	args = append(args, m.localOptions()...)
 	args = append(args, m.options...)
@@ -137,13 +143,15 @@ func (m *MySQL) localOptions() []string {
 	options := []string{
 		"--datadir=" + m.data(),
 		"--tmpdir=" + filepath.Join(m.dir, "tmp"),
-		"--socket=mysql.sock",
+		"--socket=" + socketName,
 		"--pid-file=" + filepath.Join(m.dir, "mysqld.pid"),
 		"--bind-address=127.0.0.1",
 		"--port=" + strconv.Itoa(m.Port()),
 	}
 	return append(options, asRoot()...)
 }
+
+const socketName = "mysql.sock"
 
 // asRoot is the consent that the server wants before it runs as root.
 func asRoot() []string {

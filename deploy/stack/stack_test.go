@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -228,6 +229,20 @@ func TestServersSurviveKill(t *testing.T) {
 	require.Equal(t, []string{"kept"}, messages(t, s.Rabbit, "/"))
 }
 
+func TestStaleSocketLockIsNoObstacle(t *testing.T) {
+	dir := t.TempDir()
+	m, err := stack.NewMySQL(t.Context(), config(t, dir))
+	require.NoError(t, err)
+	t.Cleanup(func() { throwAway(t, m.Server) })
+	require.NoError(t, m.Start(t.Context()))
+	require.NoError(t, m.Kill())
+
+	// The pid of the killed server has been given to another program, this one.
+	lock := filepath.Join(dir, "mysql", "data", "mysql.sock.lock")
+	require.NoError(t, os.WriteFile(lock, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600))
+	require.NoError(t, m.Start(t.Context()))
+}
+
 func TestPausedServersAnswerNobody(t *testing.T) {
 	s := start(t, config(t, t.TempDir()))
 	db := open(t, s.MySQL)
@@ -261,7 +276,7 @@ func TestStacksStandSideBySide(t *testing.T) {
 	require.Empty(t, messages(t, b.Rabbit, "/"))
 }
 
-func TestVhostsAreMadeAndDeleted(t *testing.T) {
+func TestBrokerIsAdministered(t *testing.T) {
 	cfg := config(t, t.TempDir())
 	r, err := stack.NewRabbitMQ(t.Context(), cfg)
 	require.NoError(t, err)
@@ -277,6 +292,14 @@ func TestVhostsAreMadeAndDeleted(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, "a/b")
 	t.Logf("rabbitmqctl took %v", time.Since(begin))
+	conn, err := amqp.Dial(r.URL("a/b"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	require.Eventually(t, func() bool {
+		require.NoError(t, r.CloseConnections(t.Context()))
+		return conn.IsClosed()
+	}, 10*time.Second, 20*time.Millisecond)
+
 	begin = time.Now()
 	require.NoError(t, r.DeleteVhost(t.Context(), "a/b"))
 	t.Logf("vhost deleted in %v", time.Since(begin))
