@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-DEV := go run ./deploy/dev
+DEV := mkdir -p .run && go build -o .run/dev ./deploy/dev && exec .run/dev
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help
@@ -24,11 +24,11 @@ build: ## bin/api, bin/cdc, bin/worker
 
 .PHONY: test
 test: ## all tests, on real servers that are started for them
-	$(DEV) test go test -timeout 20m ./...
+	@$(DEV) test go test -count=1 -timeout 20m ./...
 
 .PHONY: race
 race: ## the same under the race detector, without the end-to-end tests
-	$(DEV) test go test -race -timeout 20m $$(go list ./... | grep -v /deploy/e2e)
+	@$(DEV) test go test -race -timeout 20m $$(go list ./... | grep -v /deploy/e2e)
 
 .PHONY: e2e
 e2e: ## the end-to-end and fault tests; COUNT=full runs the full counts instead of a tenth
