@@ -22,7 +22,7 @@ func (r *RabbitMQ) API(ctx context.Context, method, path string, body any) ([]by
 		}
 		payload = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+loopback(r.wanted[portManagement])+"/api"+path, payload)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+loopback(r.port[portManagement])+"/api"+path, payload)
 	if err != nil {
 		return nil, fmt.Errorf("make request %s %s: %w", method, path, err)
 	}

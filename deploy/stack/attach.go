@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -34,12 +33,13 @@ func Attach(dir string) (*Stack, error) {
 	if found == 0 {
 		return nil, fmt.Errorf("attach %s: %w", dir, ErrNotRunning)
 	}
-	if r.rec.Container == "" {
+	switch {
+	case r.rec.Container != "":
+		r.programs.image = rabbitImage
+	case r.running != nil:
 		if r.programs, err = findRabbitMQ(r.rec.inRoot()); err != nil {
 			return nil, fmt.Errorf("attach: %w", err)
 		}
-	} else {
-		r.programs.image = rabbitImage
 	}
 	return &Stack{MySQL: m, Rabbit: r}, nil
 }
@@ -50,9 +50,9 @@ func attach(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{name: filepath.Base(dir), dir: dir, wanted: rec.Ports, rec: rec, attached: true}
-	if len(s.wanted) == 0 {
-		s.wanted = make([]int, portsPerServer) // it was never started
+	s := &Server{name: filepath.Base(dir), dir: dir, port: rec.Ports, rec: rec, attached: true}
+	if len(s.port) == 0 {
+		s.port = make([]int, portsPerServer) // it was never started
 	}
 	s.running, err = rec.adopt()
 	return s, err
@@ -97,7 +97,7 @@ func Clean(ctx context.Context, base string) error {
 		return fmt.Errorf("clean: %w", err)
 	}
 	var errs []error
-	docker := false
+	containers := false
 	err = filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -111,16 +111,16 @@ func Clean(ctx context.Context, base string) error {
 		}
 		s, err := attach(filepath.Dir(path))
 		if err == nil {
-			docker = docker || s.rec.Container != ""
+			containers = containers || s.rec.Container != ""
 			err = errors.Join(s.Stop(ctx), s.rec.kill())
 		}
 		errs = append(errs, err)
 		return nil
 	})
-	if docker {
+	if containers {
 		errs = append(errs, removeContainers(ctx, base))
 	}
-	if err := errors.Join(append(errs, err)...); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return fmt.Errorf("clean %s: %w", base, err)
 	}
 	return nil

@@ -101,7 +101,7 @@ func removeContainer(ctx context.Context, name string) error {
 
 // Stop stops the container politely. A paused one is resumed first, since it could not hear the request.
 func (c *container) Stop(ctx context.Context) error {
-	grace := strconv.Itoa(int(DefaultGrace.Seconds()))
+	grace := strconv.Itoa(int(serverGrace.Seconds()))
 	select {
 	case <-c.Done():
 	default:
@@ -151,7 +151,7 @@ func (r *RabbitMQ) launchContainer(ctx context.Context) (instance, error) {
 		return nil, err
 	}
 	return r.runContainer(ctx, r.programs.image, "/var/lib/rabbitmq", []string{
-		publish(r.wanted[portAMQP], 5672), publish(r.wanted[portManagement], 15672),
+		publish(r.port[portAMQP], 5672), publish(r.port[portManagement], 15672),
 		"--env=RABBITMQ_NODENAME=" + r.node(), "--env=RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=" + lightVM,
 		"--volume=" + filepath.Join(r.dir, "rabbitmq.conf") + ":/etc/rabbitmq/conf.d/90-tailbox.conf:ro",
 	}, nil)

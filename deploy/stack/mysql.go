@@ -41,10 +41,10 @@ func NewMySQL(ctx context.Context, cfg Config) (*MySQL, error) {
 	}
 	m := &MySQL{programs: programs, options: cfg.MySQLOptions}
 	m.Server = &Server{
-		name:   programs.flavor,
-		dir:    filepath.Join(cfg.Dir, "mysql"),
-		wanted: []int{cfg.MySQLPort},
-		base:   cfg.Base,
+		name: programs.flavor,
+		dir:  filepath.Join(cfg.Dir, "mysql"),
+		port: []int{cfg.MySQLPort},
+		base: cfg.Base,
 		rec: record{
 			Name: "mysql", Flavor: programs.flavor, Version: programs.version,
 			Set: cfg.Set, Root: programs.root.path(), Detached: cfg.Detached,
@@ -65,7 +65,7 @@ func (m *MySQL) Flavor() string { return m.rec.Flavor }
 func (m *MySQL) Version() string { return m.rec.Version }
 
 // Port is the loopback port of the server.
-func (m *MySQL) Port() int { return m.wanted[0] }
+func (m *MySQL) Port() int { return m.port[0] }
 
 // Addr is the server's address, host and port.
 func (m *MySQL) Addr() string { return loopback(m.Port()) }
@@ -100,7 +100,7 @@ func (m *MySQL) launch(ctx context.Context) (instance, error) {
 	path, args := m.programs.root.command(m.dir, m.programs.server, args)
 	p, err := Start(Command{
 		Name: m.name, Path: path, Args: args, Dir: m.dir, Env: plainEnv(m.dir),
-		LogFile: m.logFile(), Detached: m.rec.Detached,
+		LogFile: m.logFile(), Grace: serverGrace, Detached: m.rec.Detached,
 	})
 	if err != nil {
 		return nil, err
@@ -187,60 +187,4 @@ func (m *MySQL) probe(ctx context.Context) error {
 		return fmt.Errorf("probe: another server answers on %s", m.Addr())
 	}
 	return nil
-}
-
-// initialize makes the data folder in one step: under another name first, so that one that was cut short is not used.
-func (m *MySQL) initialize(ctx context.Context) error {
-	if _, err := os.Stat(m.data()); err == nil {
-		return nil
-	}
-	fresh, tmp := m.data()+".new", filepath.Join(m.dir, "tmp")
-	grants := filepath.Join(m.dir, "grants.sql")
-	err := errors.Join(
-		os.RemoveAll(fresh),
-		os.MkdirAll(tmp, 0o755),
-		os.WriteFile(grants, []byte(rootGrants), 0o644),
-	)
-	if err != nil {
-		return fmt.Errorf("prepare data folder: %w", err)
-	}
-	path, args := m.programs.root.command(m.dir, m.programs.initializer(), m.programs.initArgs(fresh, tmp, grants))
-	err = runToEnd(ctx, Command{
-		Name: "initialize " + m.name, Path: path, Args: args, Dir: m.dir, Env: plainEnv(m.dir), LogFile: m.logFile(),
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, m.data()); err != nil {
-		return fmt.Errorf("keep data folder: %w", err)
-	}
-	return nil
-}
-
-// rootGrants lets root in from loopback: without name resolution the account root@localhost does not match 127.0.0.1.
-const rootGrants = `CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';
-GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;
-`
-
-// runToEnd runs a command to its end and makes a non-zero exit status an error with the last lines of its log.
-func runToEnd(ctx context.Context, cmd Command) error {
-	p, err := Start(cmd)
-	if err != nil {
-		return err
-	}
-	if err := p.Wait(ctx); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", cmd.Name, err), p.Kill())
-	}
-	if code := p.ExitCode(); code != 0 {
-		return fmt.Errorf("%s: exit status %d; last lines of %s:\n%s", cmd.Name, code, cmd.LogFile, tail(cmd.LogFile))
-	}
-	return nil
-}
-
-// plainEnv is the environment of every server: nothing of the caller's, so that no setting of the machine slips in.
-func plainEnv(home string, more ...string) []string {
-	return append([]string{
-		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + home, "LANG=C.UTF-8", "TZ=UTC",
-	}, more...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,30 +17,6 @@ const DefaultGrace = 15 * time.Second
 
 // adoptInterval is how often a process of another parent is looked at.
 const adoptInterval = 25 * time.Millisecond
-
-// Command says which program to run and how.
-type Command struct {
-	// Name is what errors call the process. Defaults to Path.
-	Name string
-	// Path is the program: a path, or a name that is looked up in PATH.
-	Path string
-	// Args are the arguments after the program's name.
-	Args []string
-	// Env is the whole environment, as KEY=value. Defaults to the environment of this process.
-	Env []string
-	// Dir is the working directory. Defaults to that of this process.
-	Dir string
-	// Output receives standard output and standard error, one Write per whole line, never two at a time.
-	// Defaults to nowhere.
-	Output io.Writer
-	// LogFile, if set, is a file to which both outputs are appended instead; a Detached process can have nothing else.
-	LogFile string
-	// Grace is how long Stop waits between SIGTERM and SIGKILL. Defaults to DefaultGrace.
-	Grace time.Duration
-	// Detached lets the process outlive this one. Otherwise the kernel kills it when this process ends, however it ends
-	// (on Linux; other systems have no such means).
-	Detached bool
-}
 
 // Process is a running command, with a process group of its own. Signals reach the whole group, and what the command
 // left running in its group is killed when the command itself ends. All methods may be called at any time from any
@@ -83,7 +58,7 @@ func adopt(name string, pid int, started string) (*Process, error) {
 	if !alive(pid, started) {
 		return nil, fmt.Errorf("adopt %s: %w", name, os.ErrProcessDone)
 	}
-	p := &Process{name: name, pid: pid, started: started, adopted: true, grace: DefaultGrace, done: make(chan struct{}), code: -1}
+	p := &Process{name: name, pid: pid, started: started, adopted: true, grace: serverGrace, done: make(chan struct{}), code: -1}
 	go func() {
 		tick := time.NewTicker(adoptInterval)
 		defer tick.Stop()
@@ -143,27 +118,6 @@ func (p *Process) endGroup() {
 	defer p.mu.Unlock()
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	p.ended = true
-}
-
-// output connects the command's outputs, and returns the line writer that is to be flushed at the end, if there is one.
-func output(c *exec.Cmd, cmd Command) (*lineWriter, error) {
-	if cmd.LogFile != "" {
-		f, err := os.OpenFile(cmd.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
-		}
-		c.Stdout, c.Stderr = f, f
-		return nil, nil
-	}
-	if cmd.Output == nil {
-		return nil, nil
-	}
-	if cmd.Detached {
-		return nil, errors.New("a detached process writes to a log file only")
-	}
-	w := &lineWriter{out: cmd.Output}
-	c.Stdout, c.Stderr = w, w
-	return w, nil
 }
 
 // exitCode is the exit status, or 128 plus the signal's number as a shell would say it.

@@ -14,6 +14,8 @@ import (
 const (
 	// DefaultStartTimeout bounds a start whose context has no deadline.
 	DefaultStartTimeout = 3 * time.Minute
+	// serverGrace is how long a server may take to stop: RabbitMQ 3 needs six seconds on an idle machine.
+	serverGrace = 45 * time.Second
 	// probeInterval is how often a starting server is asked whether it is ready.
 	probeInterval = 25 * time.Millisecond
 	// tailLines is how much of a log goes into an error.
@@ -42,7 +44,7 @@ type Server struct {
 	name     string
 	dir      string
 	base     string
-	wanted   []int  // ports asked for, 0 for any; once claimed, the ports
+	port     []int  // asked for, 0 for any; from the first claim on, the ports
 	rec      record // what is written down about every run
 	attached bool   // another process's server, which can be ended but not started
 	launch   func(ctx context.Context) (instance, error)
@@ -94,7 +96,7 @@ func endLeftover(last record, dir string) error {
 // claimPorts claims the wanted ports; where any will do, the one of the last run if it is free.
 func (s *Server) claimPorts(last []int) error {
 	p := &ports{}
-	for i, want := range s.wanted {
+	for i, want := range s.port {
 		if want == 0 && i < len(last) {
 			if ok, _ := p.try(last[i]); ok {
 				continue
@@ -105,7 +107,10 @@ func (s *Server) claimPorts(last []int) error {
 			return err
 		}
 	}
-	s.ports, s.wanted = p, p.numbers
+	if s.ports == nil {
+		s.port = p.numbers // the same ever after: addresses are read without the lock
+	}
+	s.ports = p
 	return nil
 }
 
@@ -134,6 +139,10 @@ func (s *Server) begin(ctx context.Context) (instance, error) {
 	if s.running != nil {
 		select {
 		case <-s.running.Done():
+			// It crashed. What belongs to it, such as the broker's port mapper, goes too.
+			if err := s.running.Kill(); err != nil {
+				return nil, err
+			}
 			s.running = nil
 		default:
 			return s.running, nil
@@ -170,6 +179,7 @@ func (s *Server) ready(ctx context.Context, run instance) error {
 		}
 		select {
 		case <-run.Done():
+			_ = run.Kill() // what belongs to it
 			return fmt.Errorf("it ended before it was ready; last lines of %s:\n%s", s.logFile(), tail(s.logFile()))
 		case <-ctx.Done():
 			_ = run.Kill()

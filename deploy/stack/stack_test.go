@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -227,6 +228,30 @@ func TestServersSurviveKill(t *testing.T) {
 	require.Equal(t, addr, s.MySQL.Addr()+s.Rabbit.Addr(), "addresses must not change")
 	require.Equal(t, 1, rows(t, s.MySQL))
 	require.Equal(t, []string{"kept"}, messages(t, s.Rabbit, "/"))
+}
+
+func TestCrashedBrokerLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	r, err := stack.NewRabbitMQ(t.Context(), config(t, dir))
+	require.NoError(t, err)
+	t.Cleanup(func() { throwAway(t, r.Server) })
+	require.NoError(t, r.Start(t.Context()))
+
+	done := r.Done()
+	require.NoError(t, syscall.Kill(r.Pid(), syscall.SIGKILL), "not by the package")
+	<-done
+	require.NoError(t, r.Start(t.Context()))
+	require.NoError(t, r.Kill())
+	require.Empty(t, processes(t, dir))
+}
+
+func TestStartErrorHasTheLog(t *testing.T) {
+	cfg := config(t, t.TempDir())
+	cfg.MySQLOptions = []string{"--no-such-option"}
+	m, err := stack.NewMySQL(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { throwAway(t, m.Server) })
+	require.ErrorContains(t, m.Start(t.Context()), "no-such-option")
 }
 
 func TestStaleSocketLockIsNoObstacle(t *testing.T) {

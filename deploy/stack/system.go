@@ -129,25 +129,6 @@ func askVersion(ctx context.Context, r *root, path string) (mysqlPrograms, error
 	return p, nil
 }
 
-// initializer is the program that makes a data folder.
-func (p mysqlPrograms) initializer() string {
-	if p.flavor == FlavorMariaDB {
-		return p.install
-	}
-	return p.server
-}
-
-// initArgs are its arguments: root gets an empty password. MariaDB lets root@127.0.0.1 in by itself, MySQL by the grants.
-func (p mysqlPrograms) initArgs(data, tmp, grants string) []string {
-	args := append([]string{"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp}, asRoot()...)
-	if p.flavor == FlavorMariaDB {
-		return append(args, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
-			"--innodb-log-file-size=64M")
-	}
-	return append(args, "--initialize-insecure", "--init-file="+grants,
-		"--loose-innodb-redo-log-capacity=64M", "--performance-schema=OFF")
-}
-
 // findRabbitMQ looks for the scripts that the broker's own package brings. The wrappers that distributions put into PATH
 // are of no use: they insist on the system's user, folders and log files.
 func findRabbitMQ(r *root) (rabbitPrograms, error) {
