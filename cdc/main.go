@@ -133,11 +133,10 @@ func newReader(cfg Config, store *checkpoint.Store) (*binlog.Reader, error) {
 func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) error {
 	for {
 		err := reader.Preflight(ctx)
-		var findings binlog.Findings
-		switch {
-		case err == nil || ctx.Err() != nil:
+		if err == nil {
 			return nil
-		case errors.As(err, &findings):
+		}
+		if findings := (binlog.Findings)(nil); errors.As(err, &findings) {
 			return fmt.Errorf("%w: the source is not fit:\n%w", ops.ErrBadConfig, findings)
 		}
 		log.Warn("the source is out of reach, trying again", zap.Error(err))

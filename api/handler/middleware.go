@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -73,7 +74,7 @@ func (a *api) recovered(c *gin.Context) {
 		if thrown == nil {
 			return
 		}
-		if thrown == http.ErrAbortHandler { // the server ends the connection
+		if err, ok := thrown.(error); ok && errors.Is(err, http.ErrAbortHandler) { // the server ends the connection
 			panic(thrown)
 		}
 		a.Log.Error("handler panicked", zap.String("route", c.FullPath()), zap.String("panic_type", fmt.Sprintf("%T", thrown)),

@@ -105,12 +105,12 @@ func TestDocsNeedNothingFromElsewhere(t *testing.T) {
 	require.Contains(t, page.header.Get("Content-Security-Policy"), "default-src 'none'")
 	for _, item := range b.spec.root["paths"].(object) {
 		for _, operation := range item.(object) {
-			require.True(t, strings.Contains(page.body, fmt.Sprintf(`<section id="%s">`, operation.(object)["operationId"])))
-			require.True(t, strings.Contains(page.body, operation.(object)["summary"].(string)))
+			require.Contains(t, page.body, fmt.Sprintf(`<section id="%s">`, operation.(object)["operationId"]))
+			require.Contains(t, page.body, operation.(object)["summary"].(string))
 		}
 	}
 	for _, link := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(page.body, -1) {
-		require.True(t, strings.Contains(page.body, `id="`+link[1]+`"`), link[1])
+		require.Contains(t, page.body, `id="`+link[1]+`"`, link[1])
 	}
 	require.Equal(t, string(openAPI(t)), b.do("GET", "/openapi.yaml", "").body)
 }

@@ -117,7 +117,10 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 	}
 	rows, err := other.QueryContext(t.Context(), "SELECT id FROM outbox FOR UPDATE") // nobody inserts behind the last row
 	require.NoError(t, err)
-	require.NoError(t, rows.Close())
+	defer rows.Close()
+	for rows.Next() { // each row is locked when it is read
+	}
+	require.NoError(t, rows.Err())
 
 	done := make(chan error, 1)
 	go func() { done <- b.rename(c.ID, "Countess") }()

@@ -36,9 +36,8 @@ func proxy(t *testing.T, dsn string) *line {
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	server := net.JoinHostPort("127.0.0.1", "0")
-	network := cfg.Net
-	server, cfg.Net, cfg.Addr = cfg.Addr, "tcp", listener.Addr().String()
+	network, server := cfg.Net, cfg.Addr
+	cfg.Net, cfg.Addr = "tcp", listener.Addr().String()
 	l := &line{dsn: cfg.FormatDSN()}
 	l.wait.Go(func() {
 		for {
@@ -91,6 +90,7 @@ func (l *line) join(client, server net.Conn) {
 					return
 				case afterCommit:
 					deaf.Store(true)
+				case never:
 				}
 			}
 			if _, err := server.Write(packet); err != nil {

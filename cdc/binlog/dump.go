@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -43,9 +44,11 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	}
 	// Events go to the handler; here only the end of the stream arrives.
 	_, err = stream.GetEvent(ctx)
-	cancel()
-	if ctxErr := context.Cause(ctx); err == nil || errors.Is(err, ctxErr) {
-		err = errStopped
+	if h.refused != nil {
+		return h.refused
+	}
+	if ctx.Err() != nil {
+		return errStopped
 	}
 	return classify(err)
 }
@@ -155,7 +158,7 @@ func address(network, addr string) (host string, port uint16, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("read the address in MYSQL_DSN: %w", err)
 	}
-	number, err := net.LookupPort("tcp", service)
+	number, err := strconv.ParseUint(service, 10, 16)
 	if err != nil {
 		return "", 0, fmt.Errorf("read the port in MYSQL_DSN: %w", err)
 	}

@@ -19,6 +19,7 @@ type handler struct {
 	reader  *Reader
 	server  *server
 	deliver func(relay.Row) error
+	refused error // what deliver said when it ended the stream
 
 	file string
 	pos  uint64 // end of the last event in file, 64 bits: a file can be longer than the header's 32
@@ -44,7 +45,6 @@ type transaction struct {
 	xa         bool
 	foreign    bool // touched a table that is not the relay's own
 	touched    bool
-	rows       int
 }
 
 func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, deliver func(relay.Row) error) *handler {
@@ -253,9 +253,10 @@ func (h *handler) generic(header *replication.EventHeader) error {
 	case replication.STOP_EVENT, replication.SLAVE_EVENT, replication.IGNORABLE_EVENT, replication.TRANSACTION_CONTEXT_EVENT,
 		replication.VIEW_CHANGE_EVENT, replication.MARIADB_BINLOG_CHECKPOINT_EVENT, replication.MARIADB_START_ENCRYPTION_EVENT:
 		return nil
-	}
-	if header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
-		return nil
+	default:
+		if header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
+			return nil
+		}
 	}
 	return relay.Haltf(relay.SourceIncident, "the binlog has an event of the unknown type %d at %s:%d: it may hold rows of the outbox",
 		header.EventType, h.file, h.pos)

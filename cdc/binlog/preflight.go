@@ -64,7 +64,11 @@ func (s *server) findings(cfg Config) (found Findings) {
 	for _, v := range []struct{ name, want string }{
 		{"binlog_format", "ROW"}, {"binlog_row_image", "FULL"}, {"binlog_row_metadata", "FULL"},
 	} {
-		if value := s.variables[v.name]; !strings.EqualFold(value, v.want) && !(v.name == "binlog_format" && value == "") {
+		value, known := s.variables[v.name]
+		if !known && v.name == "binlog_format" {
+			continue // a server that has no other format has no variable for it
+		}
+		if !strings.EqualFold(value, v.want) {
 			add(relay.NotRowLogged, fmt.Sprintf("%s is %s, the relay needs %s", v.name, value, v.want), s.setGlobal(v.name, v.want))
 		}
 	}

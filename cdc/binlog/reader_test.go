@@ -177,6 +177,7 @@ func TestEveryFormOfInsertIsDeliveredAndNothingElseIs(t *testing.T) {
 	var selected []string
 	rows, err := b.db.QueryContext(t.Context(), "SELECT id FROM source ORDER BY id")
 	require.NoError(t, err)
+	defer rows.Close()
 	for rows.Next() {
 		var id string
 		require.NoError(t, rows.Scan(&id))

@@ -40,8 +40,8 @@ func (h *handler) rows(e *replication.RowsEvent) error {
 			return relay.Haltf(relay.SchemaMismatch, "a row of transaction %s cannot be read: %w", h.txn.name, err)
 		}
 		row := relay.Row{Seq: h.reader.ledger.row(), Event: event, Position: h.txn.name, CommittedAt: h.committedAt(event.CreatedAt)}
-		if err := h.deliver(row); err != nil {
-			return err
+		if h.refused = h.deliver(row); h.refused != nil {
+			return h.refused
 		}
 	}
 	return nil

@@ -133,8 +133,9 @@ func (v View) Ready() []string {
 		return nil
 	case relay.Halted, relay.Stalled:
 		return []string{string(status.State) + ": " + string(status.Reason)}
+	default:
+		return []string{string(status.State)}
 	}
-	return []string{string(status.State)}
 }
 
 func place(p relay.Position) Place { return Place{File: p.File, Pos: p.Pos, GTIDSet: p.GTIDSet} }

@@ -151,6 +151,7 @@ func (l *loop) onOutcome(o Outcome, open bool) {
 		l.log.Warn("the broker raised an alarm and takes no messages")
 	case Unblocked:
 		l.log.Info("the broker takes messages again")
+	case Returned, Refused, Poison: // the core holds the row back, and armRetry says so
 	}
 }
 

@@ -240,8 +240,11 @@ func New(source Source, publisher Publisher, checkpoints Checkpoints, log *zap.L
 // over. When it halts it stays until ctx ends, so that Status can tell why, unless ExitOnHalt is set.
 func (r *Relay) Run(ctx context.Context) error {
 	epoch, from, err := r.acquire(ctx)
+	if halt := (*Halt)(nil); errors.As(err, &halt) {
+		return r.stayHalted(ctx, halt)
+	}
 	if err != nil {
-		return err
+		return nil //nolint:nilerr // ctx ended before there was anything to stop
 	}
 	r.mu.Lock()
 	r.epoch, r.last = epoch, savedPlace{Place: from}
@@ -254,6 +257,10 @@ func (r *Relay) Run(ctx context.Context) error {
 	return r.lead(ctx)
 }
 
+// errStopped ends what waited while ctx ended.
+var errStopped = errors.New("stopped")
+
+// acquire takes the checkpoint over, trying until it can.
 func (r *Relay) acquire(ctx context.Context) (uint64, Position, error) {
 	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	for {
@@ -262,14 +269,11 @@ func (r *Relay) acquire(ctx context.Context) (uint64, Position, error) {
 			return epoch, from, nil
 		}
 		if halt := (*Halt)(nil); errors.As(err, &halt) {
-			return 0, Position{}, r.stayHalted(ctx, halt)
-		}
-		if ctx.Err() != nil {
-			return 0, Position{}, nil
+			return 0, Position{}, halt
 		}
 		r.log.Warn("the checkpoint is out of reach, trying again", zap.Error(err))
 		if !wait(ctx, retry.NextBackOff()) {
-			return 0, Position{}, ctx.Err()
+			return 0, Position{}, errStopped
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (w *window) send(rows []Row) []Row {
 }
 
 // settle marks one sent row.
-func (w *window) settle(seq uint64, state slotState) *slot {
+func (w *window) settle(seq uint64, state slotState) {
 	if seq < w.base || seq >= w.next {
 		panic(fmt.Sprintf("relay: row %d was settled outside of the window %d to %d", seq, w.base, w.next))
 	}
@@ -86,7 +86,6 @@ func (w *window) settle(seq uint64, state slotState) *slot {
 	}
 	s.state = state
 	w.sent--
-	return s
 }
 
 // advance lets the rows go that are confirmed without a gap.

@@ -65,7 +65,7 @@ func system(b *testing.B) (db *sql.DB, api *services.Service) {
 	bin := b.TempDir()
 	require.NoError(b, services.Build(b.Context(), filepath.Join("..", ".."), bin))
 	for _, name := range services.Names {
-		addr, err := services.FreeAddr()
+		addr, err := services.FreeAddr(b.Context())
 		require.NoError(b, err)
 		s := services.New(services.Config{Name: name, Bin: bin, Stack: servers, Addr: addr, Env: []string{"LOG_LEVEL=warn"}, Output: os.Stderr})
 		require.NoError(b, s.Start())

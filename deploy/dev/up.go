@@ -29,7 +29,7 @@ func up(ctx context.Context, module string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
-	if err := portsAreFree(); err != nil {
+	if err := portsAreFree(ctx); err != nil {
 		return err
 	}
 
@@ -71,7 +71,7 @@ func up(ctx context.Context, module string) (err error) {
 	}
 	for _, service := range running {
 		if err := service.Ready(ctx); err != nil {
-			return ignoreStop(ctx, err)
+			return err
 		}
 	}
 	fmt.Fprint(say, banner())
@@ -119,10 +119,10 @@ func level(name string) string {
 	return "info"
 }
 
-func portsAreFree() error {
+func portsAreFree(ctx context.Context) error {
 	var errs []error
 	for _, name := range services.Names {
-		listener, err := net.Listen("tcp", addr(name))
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr(name))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w: %s wants to listen on %s, which something else does: stop that, or set %s",
 				ops.ErrBadConfig, name, addr(name), variable(name)))
@@ -138,13 +138,6 @@ func bounded(ctx context.Context, stop func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	return stop(ctx)
-}
-
-func ignoreStop(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // prefixed merges the lines of several writers, each behind a name in its colour.

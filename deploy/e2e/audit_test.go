@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -12,10 +11,8 @@ import (
 
 // audit is a second queue on the exchange: it sees every message that was routed, in order, duplicates included.
 type audit struct {
-	w    *world
-	conn *amqp.Connection
-	mu   sync.Mutex
-	ids  []string
+	w   *world
+	ids []string
 }
 
 const auditQueue = "audit"
@@ -41,7 +38,7 @@ func (w *world) bindAudit() {
 	require.NoError(w.t, ch.QueueBind(auditQueue, "#", topology.Exchange, false, nil))
 }
 
-// readAudit takes what is in the audit queue at this moment, adds it to what was read before and returns all of it.
+// read takes what is in the audit queue at this moment, adds it to what was read before and returns all of it.
 func (a *audit) read() []string {
 	a.w.t.Helper()
 	ch := a.w.channel()
@@ -55,13 +52,13 @@ func (a *audit) read() []string {
 	}
 }
 
-// follow reads the audit queue all the time until its connection ends.
+// audit binds the queue and returns what reads it.
 func (w *world) audit() *audit {
 	w.bindAudit()
 	return &audit{w: w}
 }
 
-// settledAudit waits until the queue has been empty for a moment that is longer than a publish takes.
+// settled waits until the queue has been empty for a moment that is longer than a publish takes.
 func (a *audit) settled() []string {
 	a.w.t.Helper()
 	before := -1

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,15 +62,14 @@ func count(n int) int {
 
 // world is servers and services of one test, which it may hurt.
 type world struct {
-	t       *testing.T
-	stack   *stack.Stack
-	db      *sql.DB // as root
-	api     *services.Service
-	cdc     *services.Service
-	worker  *services.Service
-	mu      sync.Mutex
-	logs    map[string]*bytes.Buffer
-	workEnv []string
+	t      *testing.T
+	stack  *stack.Stack
+	db     *sql.DB // as root
+	api    *services.Service
+	cdc    *services.Service
+	worker *services.Service
+	mu     sync.Mutex
+	logs   map[string]*bytes.Buffer
 }
 
 // option changes a world before it is built.
@@ -110,7 +108,7 @@ func setup(t *testing.T, opts ...option) *world {
 
 func (w *world) service(name string, env ...string) *services.Service {
 	w.t.Helper()
-	addr, err := services.FreeAddr()
+	addr, err := services.FreeAddr(w.t.Context())
 	require.NoError(w.t, err)
 	w.logs[name] = &bytes.Buffer{}
 	return services.New(services.Config{Name: name, Bin: binaries, Stack: w.stack, Addr: addr, Env: env, Output: w.log(name)})
@@ -306,5 +304,3 @@ func insert(ctx context.Context, db *sql.DB, commit bool, events ...schema.Event
 	}
 	return tx.Commit()
 }
-
-var _ = slices.Contains[[]string]

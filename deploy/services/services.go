@@ -136,7 +136,7 @@ func (s *Service) Ready(ctx context.Context) error {
 		case <-s.process.Done():
 			return fmt.Errorf("%s ended with code %d before it was ready", s.cfg.Name, s.process.ExitCode())
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready in time; it says: %s", s.cfg.Name, said)
+			return fmt.Errorf("wait for %s, which says %s: %w", s.cfg.Name, said, ctx.Err())
 		}
 	}
 }
@@ -159,8 +159,8 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 }
 
 // FreeAddr is a loopback address with a port that is free at the moment.
-func FreeAddr() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func FreeAddr(ctx context.Context) (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("find a free port: %w", err)
 	}

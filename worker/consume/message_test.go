@@ -31,7 +31,7 @@ func TestCopyCarriesNothingThatTheBrokerActsOn(t *testing.T) {
 	require.Equal(t, amqp.Table{"traceparent": "00-1-2-03", "x-mine": "kept", "aggregate_id": "a", HeaderAttempts: int64(4)}, got.Headers)
 	require.Empty(t, got.Expiration, "a dead letter must not expire")
 	require.Empty(t, got.UserId, "the broker closes the channel on another user's id")
-	require.EqualValues(t, amqp.Persistent, got.DeliveryMode)
+	require.Equal(t, amqp.Persistent, got.DeliveryMode)
 	require.Contains(t, d.Headers, "x-death", "the delivery itself is not changed")
 }
 
