@@ -17,6 +17,9 @@ type Survey struct {
 	Files   []binlogFile
 }
 
+// Add appends a file to those that the server has.
+func (s *Survey) Add(name string, size uint64) { s.Files = append(s.Files, binlogFile{name, size}) }
+
 // End is the end of the server's binlog.
 func (s Survey) End() (file string, pos uint64) {
 	if len(s.Files) == 0 {

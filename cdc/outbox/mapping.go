@@ -178,9 +178,13 @@ func asUint(v any) (uint64, error) {
 	case int32:
 		return uint64(uint32(v)), nil
 	case []byte:
-		return strconv.ParseUint(string(v), 10, 64)
+		return asUint(string(v))
 	case string:
-		return strconv.ParseUint(v, 10, 64)
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			return 0, errors.New("is not a whole number") // the parser's own error quotes the value
+		}
+		return n, nil
 	}
 	return 0, fmt.Errorf("cannot be read as a whole number from %T", v)
 }

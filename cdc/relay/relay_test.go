@@ -58,6 +58,14 @@ func (b *bundle) start() (r *relay.Relay, stop func() error) {
 	}
 }
 
+func TestStandInCheckpointsKeepTheContract(t *testing.T) {
+	t.Parallel()
+	relaytest.CheckpointsContract(t, func(*testing.T) func() relay.Checkpoints {
+		row := &relaytest.Checkpoints{}
+		return func() relay.Checkpoints { return row }
+	})
+}
+
 // unique is the list without repetitions, in order of the first.
 func unique(list []string) (firsts []string) {
 	for _, s := range list {

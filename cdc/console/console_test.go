@@ -1,0 +1,143 @@
+package console_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/console"
+	"tailbox/cdc/relay"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// bundle is a console over fixed answers.
+type bundle struct {
+	status relay.Status
+	read   binlog.ReadPlace
+	survey binlog.Survey
+	view   console.View
+}
+
+func setup() *bundle {
+	b := &bundle{
+		status: relay.Status{State: relay.Streaming, Epoch: 7, ConfirmedAt: relay.Position{File: "binlog.000002", Pos: 300},
+			Saved: relay.Position{File: "binlog.000002", Pos: 100, SkipRows: 5}, SavedAt: now.Add(-3 * time.Second),
+			Totals: relay.Totals{Read: 10, Published: 9, Confirmed: 8, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
+	}
+	b.survey = binlog.Survey{At: now, Flavor: "mysql", Version: "9.7.0", UUID: "u", GTID: true, GTIDSet: "u:1-9"}
+	b.survey.Add("binlog.000001", 1000)
+	b.survey.Add("binlog.000002", 500)
+	b.survey.Add("binlog.000003", 50)
+	b.view = console.View{Name: "default", Holder: "host-1", Now: func() time.Time { return now },
+		Relay:  func() relay.Status { return b.status },
+		Read:   func() binlog.ReadPlace { return b.read },
+		Source: func() binlog.Survey { return b.survey },
+	}
+	return b
+}
+
+func (b *bundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(console.NewCollector(b.view))
+	answer := httptest.NewRecorder()
+	console.Handler(b.view, registry).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	return answer
+}
+
+func TestPositionHasEveryNameOfTheContract(t *testing.T) {
+	t.Parallel()
+	var got map[string]any
+	require.NoError(t, json.Unmarshal(setup().get(t, "/position").Body.Bytes(), &got))
+	for part, names := range map[string][]string{
+		"leader":     {"id", "epoch", "me"},
+		"source":     {"flavor", "version", "server_uuid", "gtid_mode", "file", "pos", "gtid_set"},
+		"read":       {"file", "pos", "gtid_set", "committed_at"},
+		"confirmed":  {"file", "pos", "gtid_set", "event_id"},
+		"checkpoint": {"file", "pos", "gtid_set", "event_id", "skip_rows", "saved_at"},
+		"lag":        {"seconds", "bytes", "in_flight"},
+		"runway":     {"file", "bytes_behind_purge"},
+		"totals":     {"read", "published", "confirmed", "returned", "nacked", "reconnects"},
+	} {
+		object, ok := got[part].(map[string]any)
+		require.True(t, ok, part)
+		for _, name := range names {
+			require.Contains(t, object, name, part)
+		}
+	}
+	require.Equal(t, "default", got["relay"])
+	require.Equal(t, "streaming", got["state"])
+	require.Equal(t, "", got["reason"])
+}
+
+func TestLagAndRunwayAreMeasuredAlongTheFiles(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	p := b.view.Position()
+	require.Equal(t, uint64(200+50), p.Lag.Bytes, "the rest of the file and the next one")
+	require.Equal(t, uint64(1000+100), p.Runway.Bytes, "up to the checkpoint")
+	require.Equal(t, "binlog.000001", p.Runway.File)
+	require.Equal(t, "binlog.000003", p.Source.File)
+	require.Equal(t, uint64(50), p.Source.Pos)
+
+	b.status.ConfirmedAt.File = "binlog.000009"
+	require.Zero(t, b.view.Position().Lag.Bytes, "a file that the server does not have")
+}
+
+func TestLagIsTheAgeOfWhatIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	b.status.Oldest = now.Add(-2 * time.Second)
+	require.InDelta(t, 2, b.view.Position().Lag.Seconds, 0.001)
+	b.status.Oldest, b.read.CommittedAt = time.Time{}, now.Add(-time.Minute)
+	require.InDelta(t, 60, b.view.Position().Lag.Seconds, 0.001, "nothing in flight, but the server has more")
+	b.status.ConfirmedAt = relay.Position{File: "binlog.000003", Pos: 50}
+	require.Zero(t, b.view.Position().Lag.Seconds)
+	b.status.Oldest = now.Add(time.Hour)
+	require.Zero(t, b.view.Position().Lag.Seconds, "a clock that is ahead")
+}
+
+func TestReadyOnlyWhileDoingItsJob(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	for _, state := range relay.States {
+		b.status.State, b.status.Reason = state, "why"
+		answer := b.get(t, "/readyz")
+		if state == relay.Streaming || state == relay.Snapshot {
+			require.Equal(t, http.StatusOK, answer.Code, state)
+			continue
+		}
+		require.Equal(t, http.StatusServiceUnavailable, answer.Code, state)
+		require.Contains(t, answer.Body.String(), string(state))
+	}
+	require.Equal(t, http.StatusOK, b.get(t, "/healthz").Code)
+}
+
+func TestMetricsHaveTheContractsNames(t *testing.T) {
+	t.Parallel()
+	text := setup().get(t, "/metrics").Body.String()
+	for _, series := range []string{
+		`tailbox_relay_state{state="streaming"} 1`, `tailbox_relay_state{state="halted"} 0`,
+		"tailbox_relay_lag_seconds 0", "tailbox_relay_lag_bytes 250", "tailbox_relay_in_flight 0",
+		`tailbox_relay_events_total{stage="read"} 10`, `tailbox_relay_events_total{stage="published"} 9`,
+		`tailbox_relay_events_total{stage="confirmed"} 8`, `tailbox_relay_events_total{stage="returned"} 2`,
+		`tailbox_relay_events_total{stage="nacked"} 1`,
+		"tailbox_relay_commit_to_confirm_seconds_count 0", "tailbox_relay_checkpoint_age_seconds 3", "tailbox_relay_runway_bytes 1100",
+		`tailbox_relay_reconnects_total{peer="mysql"} 3`, `tailbox_relay_reconnects_total{peer="rabbitmq"} 4`,
+		"tailbox_relay_leader 1", "tailbox_relay_epoch 7",
+	} {
+		require.True(t, slices.Contains(strings.Split(text, "\n"), series), "%s in\n%s", series, text)
+	}
+}
