@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -57,7 +58,12 @@ func run(ctx context.Context, cfg Config) error {
 	}
 	defer func() { _ = db.Close() }() // at the end nothing is under way
 	store := checkpoint.New(db, cfg.RelayName, holder())
-	reader, err := newReader(cfg, store)
+	source, err := ops.OpenMySQL(cfg.MySQLDSN, 3)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }() // likewise
+	reader, err := newReader(cfg, source, store)
 	if err != nil {
 		return err
 	}
@@ -108,7 +114,7 @@ func run(ctx context.Context, cfg Config) error {
 	)
 }
 
-func newReader(cfg Config, store *checkpoint.Store) (*binlog.Reader, error) {
+func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader, error) {
 	server, err := ops.ParseDSN(cfg.MySQLDSN)
 	if err != nil {
 		return nil, err
@@ -116,10 +122,6 @@ func newReader(cfg Config, store *checkpoint.Store) (*binlog.Reader, error) {
 	outbox, err := binlog.ParseTable(cfg.Outbox, server.DBName)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
-	}
-	db, err := ops.OpenMySQL(cfg.MySQLDSN, 3)
-	if err != nil {
-		return nil, err
 	}
 	return binlog.New(binlog.Config{
 		Server: server, DB: db, Outbox: outbox,

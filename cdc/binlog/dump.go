@@ -36,6 +36,7 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	if err != nil {
 		return err
 	}
+	defer r.hears.Store(false)
 	defer shut(syncer, links)
 
 	stream, err := startSync(syncer, s, from)
@@ -78,7 +79,7 @@ func (r *Reader) syncer(s *server, from relay.Position, links *dialer, h *handle
 		// A payload column of MySQL's JSON type is rendered as the server itself would.
 		RenderJSONAsMySQLText:     true,
 		PayloadDecoderConcurrency: 1,
-		FillZeroLogPos:            s.flavor == mariaDB && from.GTIDSet == "",
+		FillZeroLogPos:            s.flavor == mariaDB && !s.gtid,
 		RowsEventDecodeFunc:       h.decodeRows,
 		SynchronousEventHandler:   h,
 		// The server gives up on a reader that is held back for longer than this.
@@ -103,11 +104,11 @@ func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position)
 	if !s.gtid {
 		return syncer.StartSync(mysql.Position{Name: from.File, Pos: uint32(from.Pos)})
 	}
-	set, err := mysql.ParseGTIDSet(s.flavor, from.GTIDSet)
+	set, err := parseGTIDSet(s.flavor, from.GTIDSet)
 	if err != nil {
 		return nil, relay.Haltf(relay.CheckpointBad, "the checkpoint's GTID set cannot be read: %w", err)
 	}
-	return syncer.StartSyncGTID(set) // the syncer keeps and changes the set: it is ours alone
+	return syncer.StartSyncGTID(set.set) // the syncer keeps and changes the set: it is ours alone
 }
 
 // shut ends the syncer. Its Close would dial the server again to kill the dump thread; with its links cut it returns at

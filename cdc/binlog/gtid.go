@@ -67,6 +67,10 @@ func join(list []gtid, next gtid) []gtid {
 type gtidSet struct{ set mysql.GTIDSet }
 
 func parseGTIDSet(flavor, text string) (gtidSet, error) {
+	if text == "" && flavor == mySQL {
+		empty := mysql.NewMysqlGTIDSet() // the parser takes no empty text
+		return gtidSet{set: &empty}, nil
+	}
 	set, err := mysql.ParseGTIDSet(flavor, text)
 	if err != nil {
 		return gtidSet{}, fmt.Errorf("parse GTID set: %w", err)

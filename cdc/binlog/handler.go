@@ -83,6 +83,7 @@ func (h *handler) HandleEvent(e *replication.BinlogEvent) error {
 	if err := h.ctx.Err(); err != nil {
 		return err
 	}
+	h.reader.hears.Store(true)
 	h.advance(e.Header)
 	if payload, ok := e.Event.(*replication.TransactionPayloadEvent); ok {
 		for _, inner := range payload.Events {
@@ -197,7 +198,7 @@ func (h *handler) query(e *replication.QueryEvent) error {
 	case h.writesOutbox(word, statement):
 		return relay.Haltf(relay.NotRowLogged, "a change of %s was logged as a statement in transaction %s: a session set "+
 			"binlog_format to something else than ROW; take the right to do so from its user", h.reader.cfg.Outbox, h.txn.name)
-	case strings.HasSuffix(strings.ToUpper(strings.TrimSpace(string(e.Query))), "START TRANSACTION"):
+	case strings.HasSuffix(strings.ToUpper(strings.TrimSpace(string(e.Query[max(0, len(e.Query)-64):]))), "START TRANSACTION"):
 		h.txn.begun, h.txn.foreign = true, true // CREATE TABLE ... SELECT: its rows follow in the same group
 	default:
 		h.txn.foreign = true

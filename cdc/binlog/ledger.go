@@ -22,6 +22,7 @@ type state struct {
 	known  bool   // base is a place (false until START has found one)
 	server string // uuid and flavour that the places belong to
 	flavor string
+	gtid   bool
 	base   place // behind the last transaction that is confirmed
 	ends   []end // of the transactions behind it
 	read   place // behind the last transaction that was read whole
@@ -85,14 +86,14 @@ func (l *ledger) settle(from relay.Position) error {
 
 func (l *ledger) place(from relay.Position) error {
 	l.base = place{file: from.File, pos: from.Pos, seq: l.rows, skip: from.SkipRows}
-	if from.GTIDSet != "" || from.Flavor == mariaDB {
+	if from.GTID {
 		set, err := parseGTIDSet(from.Flavor, from.GTIDSet)
 		if err != nil {
 			return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTID set cannot be read: %w", err)
 		}
 		l.base.set = set
 	}
-	l.server, l.flavor = from.ServerUUID, from.Flavor
+	l.server, l.flavor, l.gtid = from.ServerUUID, from.Flavor, from.GTID
 	l.read, l.ends, l.known = l.base.copy(), nil, true
 	return nil
 }
@@ -112,9 +113,10 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 		}
 		l.open = l.start.SkipGTID
 	}
-	if l.flavor != server.flavor {
-		return relay.Position{}, relay.Haltf(relay.SourceChanged,
-			"the checkpoint was made on %s, the server is %s: point MYSQL_DSN at the right server", l.flavor, server.flavor)
+	if l.flavor != server.flavor || l.gtid != server.gtid {
+		return relay.Position{}, relay.Haltf(relay.SourceChanged, "the checkpoint was made on %s with GTIDs %t, the server is %s with GTIDs %t: "+
+			"point MYSQL_DSN at the right server, or set the checkpoint's position to NULL to start anew with START=snapshot",
+			l.flavor, l.gtid, server.flavor, server.gtid)
 	}
 	return l.position(l.read, l.rows, l.open), nil
 }
@@ -122,7 +124,7 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 // position is the place behind row seq, where p is the last whole transaction's end at or before it and next the GTID of
 // the transaction behind p.
 func (l *ledger) position(p place, seq uint64, next string) relay.Position {
-	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTIDSet: p.set.String(), File: p.file, Pos: p.pos}
+	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.file, Pos: p.pos}
 	if skip := seq - p.seq + p.skip; skip > 0 {
 		at.SkipRows, at.SkipGTID = skip, next
 	}

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -78,6 +79,7 @@ type Reader struct {
 	cfg      Config
 	serverID uint32
 	ledger   *ledger
+	hears    atomic.Bool // a stream is under way and has heard from the server
 
 	mu      sync.Mutex
 	mapping *outbox.Mapping // of the column names seen last
@@ -126,6 +128,9 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 	}
 	return r.dump(ctx, server, from, deliver)
 }
+
+// Connected implements relay.Source.
+func (r *Reader) Connected() bool { return r.hears.Load() }
 
 // mappingFor is the mapping for the column names of a table map, made anew when they change.
 func (r *Reader) mappingFor(names []string) (*outbox.Mapping, error) {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-mysql-org/go-mysql/mysql"
-
 	"tailbox/cdc/relay"
 )
 
@@ -33,7 +31,7 @@ func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) e
 
 // latest is the end of the binlog.
 func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) {
-	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid}
+	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid, GTID: s.gtid}
 	// The set is asked for first: what is committed between the two questions is read again by GTID, never skipped.
 	var err error
 	if s.gtid {
@@ -55,7 +53,7 @@ func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) 
 
 // earliest is the beginning of the oldest file that the server still has.
 func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error) {
-	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid}
+	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid, GTID: s.gtid}
 	files, err := binlogFiles(ctx, r.cfg.DB)
 	if err != nil {
 		return from, err
@@ -92,10 +90,6 @@ func (r *Reader) validate(ctx context.Context, s *server, from relay.Position) e
 // validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
 // transaction a moment before the server counts it as executed.
 func (r *Reader) validateSet(ctx context.Context, from relay.Position) error {
-	if from.GTIDSet == "" && from.File != "" && from.Pos > 4 {
-		return relay.Haltf(relay.SourceChanged, "the checkpoint %s:%d was made without GTIDs, the server has gtid_mode=ON now: "+
-			"delete the relay's row in relay_checkpoint to start anew with START=snapshot", from.File, from.Pos)
-	}
 	for deadline := time.Now().Add(behindPatience); ; {
 		var unpurged, executed bool
 		err := r.cfg.DB.QueryRowContext(ctx, "SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed)",
@@ -123,7 +117,7 @@ const behindPatience = 10 * time.Second
 // validateDomains checks, domain by domain, that the server has come as far as the place. Whether it still has what is
 // behind the place, MariaDB itself checks when the dump starts.
 func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position) error {
-	want, err := mysql.ParseMariadbGTIDSet(from.GTIDSet)
+	want, err := parseGTIDSet(mariaDB, from.GTIDSet)
 	if err != nil {
 		return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTIDs cannot be read: %w", err)
 	}
@@ -132,11 +126,11 @@ func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Posi
 		if err != nil {
 			return err
 		}
-		have, err := mysql.ParseMariadbGTIDSet(text)
+		have, err := parseGTIDSet(mariaDB, text)
 		if err != nil {
 			return fmt.Errorf("read the server's GTIDs: %w", err)
 		}
-		if have.Contain(want) {
+		if have.set.Contain(want.set) {
 			return nil
 		}
 		if time.Now().After(deadline) {

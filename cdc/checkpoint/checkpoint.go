@@ -108,6 +108,7 @@ type stored struct {
 	Format     int    `json:"format"`
 	Flavor     string `json:"flavor"`
 	ServerUUID string `json:"server_uuid"`
+	GTID       bool   `json:"gtid"`
 	GTIDSet    string `json:"gtid_set"`
 	File       string `json:"file"`
 	Pos        uint64 `json:"pos"`
@@ -117,7 +118,7 @@ type stored struct {
 
 func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
-		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTIDSet: p.GTIDSet,
+		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
 		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
 	})
 	if err != nil {
@@ -138,7 +139,7 @@ func decode(text string, sum uint32) (relay.Position, error) {
 		return relay.Position{}, fmt.Errorf("its position has format %d, this release reads format %d", p.Format, format)
 	}
 	return relay.Position{
-		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTIDSet: p.GTIDSet,
+		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
 		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
 	}, nil
 }

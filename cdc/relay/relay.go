@@ -44,7 +44,8 @@ func (r *Row) size() int { return len(r.Event.Payload) + 512 }
 type Position struct {
 	Flavor     string // mysql or mariadb
 	ServerUUID string // of the server that File and Pos belong to
-	GTIDSet    string // every transaction up to here; empty where the server has no GTIDs
+	GTID       bool   // the server has GTIDs, so GTIDSet says where this is, else File and Pos
+	GTIDSet    string // every transaction up to here; empty at the beginning of all
 	File       string // binlog file at the end of the last whole transaction
 	Pos        uint64 // offset of that end
 	// SkipRows is how many outbox rows of the next transaction (of transaction SkipGTID where there are GTIDs) are
@@ -56,7 +57,7 @@ type Position struct {
 // IsZero tells the position that was never saved.
 func (p Position) IsZero() bool { return p == Position{} }
 
-// Source reads committed outbox rows. One goroutine calls Begin and Stream; Confirmed may be called from any.
+// Source reads committed outbox rows. One goroutine calls Begin and Stream; the others may be called from any.
 type Source interface {
 	// Begin forgets everything and makes the next Stream start at the position; the zero Position lets the source's
 	// own START setting choose. Rows are numbered from 1 again.
@@ -65,6 +66,8 @@ type Source interface {
 	// and returns why. The next call goes on behind the last row that was delivered. A *Halt says that going on would
 	// not be safe. A transaction of any size is never held in memory.
 	Stream(ctx context.Context, deliver func(Row) error) error
+	// Connected tells whether a stream is under way and has heard from the server.
+	Connected() bool
 	// Confirmed gives the place behind row seq, which never goes down from call to call, and how many transactions
 	// that are not the relay's own it has passed. ok is false while there is no such place yet (inside a snapshot).
 	Confirmed(seq uint64) (place Position, passed uint64, ok bool)

@@ -135,6 +135,23 @@ func TestCheckpointFollowsWithinItsInterval(t *testing.T) {
 	})
 }
 
+func TestAStreamThatIsDownIsNotReady(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		r, stop := b.start()
+		synctest.Wait()
+		require.Equal(t, relay.Streaming, r.Status().State)
+		b.source.Cut()
+		synctest.Wait()
+		require.Equal(t, relay.Stalled, r.Status().State)
+		require.Equal(t, relay.SourceDown, r.Status().Reason)
+		time.Sleep(time.Minute)
+		require.Equal(t, relay.Streaming, r.Status().State)
+		require.NoError(t, stop())
+	})
+}
+
 func TestAFencedRelayStepsDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,7 @@ const (
 	Starting  State = "starting"  // taking the checkpoint over
 	Snapshot  State = "snapshot"  // sending what the table held before the place it streams from
 	Streaming State = "streaming" // sending each row as it is committed
-	Stalled   State = "blocked"   // the broker takes nothing, or nothing that was sent last reached a queue
+	Stalled   State = "blocked"   // source or broker is away, or what was sent reached no queue
 	Draining  State = "draining"  // stopping: waiting for confirms
 	Halted    State = "halted"    // stopped for good, see the reason
 )
@@ -35,6 +35,7 @@ const (
 
 // Reasons of Stalled.
 const (
+	SourceDown    Reason = "source_unreachable"
 	BrokerDown    Reason = "broker_unreachable"
 	BrokerAlarm   Reason = "broker_alarm" // out of memory or disk
 	BrokerRefused Reason = "refused"      // the broker said no to a message

@@ -45,8 +45,12 @@ func (r *Relay) Status() Status {
 
 	place, _, ok := r.source.Confirmed(watermark)
 	s.ConfirmedAt = place
-	if !ok && s.State == Streaming {
+	switch {
+	case s.State != Streaming:
+	case !ok:
 		s.State = Snapshot
+	case !r.source.Connected():
+		s.State, s.Reason = Stalled, SourceDown
 	}
 	return s
 }

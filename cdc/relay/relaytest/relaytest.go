@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tailbox/cdc/relay"
@@ -64,6 +65,8 @@ type Source struct {
 	halt *relay.Halt
 	from relay.Position
 	rows uint64 // delivered since Begin
+
+	connected atomic.Bool
 }
 
 var _ relay.Source = (*Source)(nil)
@@ -94,8 +97,13 @@ func (s *Source) Begin(from relay.Position) {
 	s.from, s.rows = from, 0
 }
 
+// Connected implements relay.Source.
+func (s *Source) Connected() bool { return s.connected.Load() }
+
 // Stream implements relay.Source.
 func (s *Source) Stream(ctx context.Context, deliver func(relay.Row) error) error {
+	s.connected.Store(true)
+	defer s.connected.Store(false)
 	for {
 		row, ok, more, cut, halt := s.next()
 		if halt != nil {
