@@ -59,12 +59,12 @@ func (r *root) bootstrap(ctx context.Context, cfg Config, log string) error {
 	}
 	_ = os.Remove(log)
 
-	// debootstrap mounts things in the folder that it fills; in a namespace of its own none can be left behind.
 	host := readHostApt(ctx)
-	env := append(plainEnv("/root", host.proxies...), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "RUNLEVEL=1")
+	env := append(plainEnv("/root", host.proxies...), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "RUNLEVEL=1",
+		"DPKG_FORCE=unsafe-io") // no fsync for each file: on a busy disk that takes minutes
 	err = runToEnd(ctx, Command{
 		Name: "debootstrap", Path: "unshare", Env: env, LogFile: log,
-		Args: append(append([]string{}, ownMounts...), "debootstrap", "--variant=minbase", "--include="+newestDatabase,
+		Args: append(buildAlone(), "debootstrap", "--variant=minbase", "--include="+newestDatabase,
 			newestSuite, r.dir, host.mirror),
 	})
 	if err != nil {
@@ -73,9 +73,17 @@ func (r *root) bootstrap(ctx context.Context, cfg Config, log string) error {
 	if err := r.settle(host); err != nil {
 		return err
 	}
-	path, args := r.command("", "sh", []string{"-ec", "apt-get update -q; " +
+	_, args := r.command("", "sh", []string{"-ec", "apt-get update -q; " +
 		"apt-get install -y -q --no-install-recommends -o Dpkg::Use-Pty=0 " + newestBroker + "; apt-get clean"})
-	return runToEnd(ctx, Command{Name: "install " + newestBroker, Path: path, Args: args, Env: env, LogFile: log})
+	return runToEnd(ctx, Command{
+		Name: "install " + newestBroker, Path: "unshare", Args: append(buildAlone(), args[len(ownMounts):]...), Env: env, LogFile: log,
+	})
+}
+
+// buildAlone is unshare's arguments for building: mounts of its own, because debootstrap mounts things in the folder that
+// it fills, and processes of its own, so that none of its many children lives on to write into what the next one builds.
+func buildAlone() []string {
+	return append([]string{"--pid", "--fork", "--kill-child"}, ownMounts...)
 }
 
 var debootstrapWanted = wanted{
