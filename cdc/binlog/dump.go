@@ -32,7 +32,7 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	defer cancel()
 	links := &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout}}
 	h := newHandler(ctx, r, s, from, deliver)
-	syncer, err := r.syncer(s, from, links, h)
+	syncer, err := r.syncer(s, links, h)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	return classify(err)
 }
 
-func (r *Reader) syncer(s *server, from relay.Position, links *dialer, h *handler) (*replication.BinlogSyncer, error) {
+func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.BinlogSyncer, error) {
 	server := r.cfg.Server
 	host, port, err := address(server.Net, server.Addr)
 	if err != nil {

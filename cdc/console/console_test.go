@@ -79,7 +79,7 @@ func TestPositionHasEveryNameOfTheContract(t *testing.T) {
 	}
 	require.Equal(t, "default", got["relay"])
 	require.Equal(t, "streaming", got["state"])
-	require.Equal(t, "", got["reason"])
+	require.Empty(t, got["reason"])
 }
 
 func TestLagAndRunwayAreMeasuredAlongTheFiles(t *testing.T) {

@@ -165,9 +165,8 @@ func (w *world) stop() {
 	if w.db != nil {
 		_ = w.db.Close()
 	}
-	if err := w.stack.Stop(ctx); err != nil {
-		w.t.Error(err)
-	}
+	require.NoError(w.t, w.stack.Kill()) // the data is thrown away: nothing is gained by a polite stop
+	require.NoError(w.t, w.stack.Stop(ctx))
 	if w.t.Failed() {
 		for name := range w.logs {
 			text := w.printed(name)
@@ -246,14 +245,15 @@ func (w *world) number(query string, args ...any) (n int) {
 // waitFor waits until the condition holds.
 func (w *world) waitFor(what string, within time.Duration, holds func() bool) {
 	w.t.Helper()
-	require.Eventually(w.t, holds, within, 20*time.Millisecond, what)
+	require.Eventually(w.t, holds, within, 50*time.Millisecond, what)
 }
 
 // settled waits until every outbox row is in the inbox.
 func (w *world) settled(within time.Duration) {
 	w.t.Helper()
 	w.waitFor("every outbox row in the inbox", within, func() bool {
-		return w.number("SELECT COUNT(*) FROM outbox o LEFT JOIN inbox i ON i.message_id = o.id WHERE i.message_id IS NULL") == 0
+		return w.number(`SELECT COUNT(*) FROM outbox o LEFT JOIN inbox i ON i.consumer = 'customers' AND i.message_id = o.id
+			WHERE i.message_id IS NULL`) == 0
 	})
 }
 
@@ -263,8 +263,7 @@ func (w *world) everythingOnce(events int) {
 	w.t.Helper()
 	w.settled(2 * time.Minute)
 	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM outbox"), "outbox rows")
-	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM inbox"), "inbox rows")
-	require.Zero(w.t, w.number("SELECT COUNT(*) FROM inbox i LEFT JOIN outbox o ON i.message_id = o.id WHERE o.id IS NULL"), "invented")
+	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM inbox"), "inbox rows: as many as outbox rows, each of which is there, so none was invented")
 	require.Zero(w.t, w.number(`SELECT COUNT(*) FROM (SELECT aggregate_id, COUNT(*) n FROM outbox GROUP BY aggregate_id) o
 		LEFT JOIN customer_profiles p ON p.customer_id = o.aggregate_id AND p.version = o.n AND p.events_applied = o.n
 		WHERE p.customer_id IS NULL`), "customers whose read model has not had each event once")

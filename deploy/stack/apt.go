@@ -57,16 +57,16 @@ func aptInstall(ctx context.Context, out io.Writer, w wanted) error {
 	if !w.missing(ctx) {
 		return nil
 	}
-	apt, err := findApt()
+	apt, err := findApt(ctx)
 	if err != nil {
 		return fmt.Errorf("install packages: %w; install %s yourself, or start a Docker engine", err, packageNames(w.choices))
 	}
-	packages := apt.choose(w.choices)
+	packages := apt.choose(ctx, w.choices)
 	if packages == nil {
-		if err := apt.asRoot("apt-get", "update"); err != nil {
+		if err := apt.asRoot(ctx, "apt-get", "update"); err != nil {
 			return fmt.Errorf("update package lists: %w", err)
 		}
-		packages = apt.choose(w.choices)
+		packages = apt.choose(ctx, w.choices)
 	}
 	if packages == nil {
 		return fmt.Errorf("install packages: apt-get has none of %s; install it yourself, or start a Docker engine", packageNames(w.choices))
@@ -75,14 +75,15 @@ func aptInstall(ctx context.Context, out io.Writer, w wanted) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if apt.install(packages) == nil {
+	whole := context.WithoutCancel(ctx)
+	if apt.install(whole, packages) == nil {
 		return nil
 	}
 	// The lists may be older than the archive.
-	if err := apt.asRoot("apt-get", "update"); err != nil {
+	if err := apt.asRoot(ctx, "apt-get", "update"); err != nil {
 		return fmt.Errorf("update package lists: %w", err)
 	}
-	if err := apt.install(packages); err != nil {
+	if err := apt.install(whole, packages); err != nil {
 		return fmt.Errorf("install %s: %w", strings.Join(packages, " "), err)
 	}
 	return nil
@@ -102,7 +103,7 @@ type apt struct {
 }
 
 // findApt tells whether packages can be installed: with apt-get, and as root or through sudo.
-func findApt() (apt, error) {
+func findApt(ctx context.Context) (apt, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return apt{}, errors.New("there is no apt-get here")
 	}
@@ -112,7 +113,7 @@ func findApt() (apt, error) {
 	if _, err := exec.LookPath("sudo"); err != nil {
 		return apt{}, errors.New("this needs root or sudo")
 	}
-	if exec.Command("sudo", "-n", "true").Run() == nil {
+	if exec.CommandContext(ctx, "sudo", "-n", "true").Run() == nil {
 		return apt{sudo: []string{"sudo", "-n"}}, nil
 	}
 	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
@@ -122,9 +123,9 @@ func findApt() (apt, error) {
 }
 
 // choose returns the first choice whose packages all have a candidate for installation, or nil.
-func (a apt) choose(choices [][]string) []string {
+func (a apt) choose(ctx context.Context, choices [][]string) []string {
 	for _, packages := range choices {
-		cmd := exec.Command("apt-cache", append([]string{"policy"}, packages...)...)
+		cmd := exec.CommandContext(ctx, "apt-cache", append([]string{"policy"}, packages...)...)
 		cmd.Env = append(os.Environ(), "LC_ALL=C")
 		out, err := cmd.Output()
 		known := bytes.Count(out, []byte("Candidate:")) - bytes.Count(out, []byte("Candidate: (none)"))
@@ -136,8 +137,8 @@ func (a apt) choose(choices [][]string) []string {
 }
 
 // install runs installScript with the packages as its arguments.
-func (a apt) install(packages []string) error {
-	return a.asRoot("sh", append([]string{"-c", installScript, "sh"}, packages...)...)
+func (a apt) install(ctx context.Context, packages []string) error {
+	return a.asRoot(ctx, "sh", append([]string{"-c", installScript, "sh"}, packages...)...)
 }
 
 // installScript installs packages and keeps their services off: policy-rc.d forbids a package to start what it brings, a
@@ -165,9 +166,9 @@ done
 `
 
 // asRoot runs a command as root; its output is part of the error and of nothing else.
-func (a apt) asRoot(name string, args ...string) error {
+func (a apt) asRoot(ctx context.Context, name string, args ...string) error {
 	line := append(append(append([]string{}, a.sudo...), name), args...)
-	cmd := exec.Command(line[0], line[1:]...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Stdin = os.Stdin // for sudo's question
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -112,5 +112,5 @@ func (p *rabbitProcesses) end(endVM func() error) error {
 }
 
 func (p *rabbitProcesses) describe(rec *record) {
-	rec.Processes = []processRecord{p.Process.record(), p.epmd.record()}
+	rec.Processes = []processRecord{p.record(), p.epmd.record()}
 }

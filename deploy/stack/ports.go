@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -23,18 +24,7 @@ type ports struct {
 	locks   []*fileLock
 }
 
-// claimPorts takes one port for each wanted number: that very port, or a free one for 0.
-func claimPorts(wanted ...int) (*ports, error) {
-	p := &ports{}
-	for _, want := range wanted {
-		if err := p.claim(want); err != nil {
-			p.release()
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
+// claim takes one more port: that very one, or a free one for 0.
 func (p *ports) claim(want int) error {
 	if want != 0 {
 		ok, err := p.try(want)
@@ -80,7 +70,7 @@ func (p *ports) release() {
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func portFree(port int) bool {
-	l, err := net.Listen("tcp", loopback(port))
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", loopback(port)) // binding does not wait
 	if err != nil {
 		return false
 	}

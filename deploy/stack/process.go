@@ -85,7 +85,7 @@ func (p *Process) run(cmd Command, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	c := exec.Command(cmd.Path, cmd.Args...)
+	c := exec.Command(cmd.Path, cmd.Args...) //nolint:noctx // a process ends when it is told to, not with the context that it was started in
 	c.Env, c.Dir = cmd.Env, cmd.Dir
 	c.SysProcAttr = processAttr(cmd.Detached)
 	c.WaitDelay = 2 * time.Second // for a grandchild outside the group that holds the pipe open

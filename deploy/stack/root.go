@@ -47,8 +47,8 @@ func (r *root) programs(name string) []string {
 // resolve follows links the way the root sees them: their targets begin at the root's folder.
 func (r *root) resolve(path string) string {
 	if r == nil {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			return real
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			return target
 		}
 		return path
 	}

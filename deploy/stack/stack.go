@@ -65,7 +65,7 @@ type Config struct {
 func (c *Config) validate() error {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, errors.New("Dir is required"))
+		errs = append(errs, errors.New("folder Dir is required"))
 	}
 	switch c.Set {
 	case "":

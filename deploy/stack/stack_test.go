@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -337,6 +336,6 @@ func TestFolderHasOneStack(t *testing.T) {
 	m, err := stack.NewMySQL(t.Context(), cfg)
 	require.NoError(t, err)
 	_, err = stack.NewMySQL(t.Context(), cfg)
-	require.True(t, errors.Is(err, stack.ErrRunning), "%v", err)
+	require.ErrorIs(t, err, stack.ErrRunning)
 	require.NoError(t, m.Stop(t.Context()))
 }

@@ -165,7 +165,8 @@ func (s *servers) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if s.stack != nil {
-		_ = s.stack.Stop(ctx) // the tests are over; what cannot be stopped politely is killed
+		_ = s.stack.Kill() // the data is thrown away: nothing is gained by a polite stop
+		_ = s.stack.Stop(ctx)
 	}
 	_ = os.RemoveAll(s.dir) // a temporary folder
 }

@@ -1,0 +1,206 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
+
+	"tailbox/deploy/mysql"
+	"tailbox/deploy/services"
+	"tailbox/deploy/stack"
+	"tailbox/schema"
+)
+
+const (
+	benchWindow   = 1000
+	benchExchange = "outbox.events"
+	benchEvents   = 60000
+	benchPairs    = 5
+)
+
+// BenchmarkDrain compares, on one broker in one run, a plain amqp091-go publisher that sends from memory with the relay that
+// drains the same number of committed outbox rows from the binlog: five pairs, interleaved, medians.
+func BenchmarkDrain(b *testing.B) {
+	for _, kind := range []string{"quorum", "classic"} {
+		b.Run(kind, func(b *testing.B) { drain(b, kind) })
+	}
+}
+
+func drain(b *testing.B, kind string) {
+	set, err := stack.SetFromEnv()
+	require.NoError(b, err)
+	servers, err := stack.New(b.Context(), stack.Config{Dir: b.TempDir(), Set: set, Log: os.Stderr})
+	require.NoError(b, err)
+	require.NoError(b, servers.Start(b.Context()))
+	b.Cleanup(func() { require.NoError(b, servers.Stop(context.Background())) })
+	require.NoError(b, services.Prepare(b.Context(), servers.MySQL))
+	bin := b.TempDir()
+	require.NoError(b, services.Build(b.Context(), filepath.Join("..", ".."), bin))
+	fillOutbox(b, servers)
+	ch := bindQueue(b, servers.Rabbit.URL("/"), kind)
+
+	var plain, relay []figures
+	for pair := range benchPairs {
+		plain = append(plain, runPlain(b, servers.Rabbit.URL("/")))
+		_, err = ch.QueuePurge("bench", false)
+		require.NoError(b, err)
+		relay = append(relay, runRelay(b, servers, bin, pair))
+		_, err = ch.QueuePurge("bench", false)
+		require.NoError(b, err)
+	}
+	p, r := median(plain), median(relay)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(p.PerSecond, "plain-msg/s")
+	b.ReportMetric(r.PerSecond, "relay-msg/s")
+	b.ReportMetric(r.PerSecond/p.PerSecond, "ratio")
+	b.ReportMetric(float64(p.CPU.Nanoseconds())/1000, "plain-cpu-µs/msg")
+	b.ReportMetric(float64(r.CPU.Nanoseconds())/1000, "relay-cpu-µs/msg")
+	b.ReportMetric(float64(p.PeakBytes)/(1<<20), "plain-MiB")
+	b.ReportMetric(float64(r.PeakBytes)/(1<<20), "relay-MiB")
+}
+
+// fillOutbox commits the events, a hundred to a transaction.
+func fillOutbox(b *testing.B, servers *stack.Stack) {
+	b.Helper()
+	db, err := sql.Open("mysql", servers.MySQL.DSN(mysql.Database))
+	require.NoError(b, err)
+	defer db.Close()
+	for i := 0; i < benchEvents; i += 100 {
+		var events []schema.Event
+		for j := range 100 {
+			events = append(events, benchEvent(i+j))
+		}
+		require.NoError(b, schema.Insert(b.Context(), autocommit{db}, events...))
+	}
+}
+
+// autocommit lets one statement be a transaction.
+type autocommit struct{ *sql.DB }
+
+func bindQueue(b *testing.B, url, kind string) *amqp.Channel {
+	b.Helper()
+	conn, err := amqp.Dial(url)
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = conn.Close() })
+	ch, err := conn.Channel()
+	require.NoError(b, err)
+	require.NoError(b, ch.ExchangeDeclare(benchExchange, "topic", true, false, false, false, nil))
+	_, err = ch.QueueDeclare("bench", true, false, false, false, amqp.Table{"x-queue-type": kind})
+	require.NoError(b, err)
+	require.NoError(b, ch.QueueBind("bench", "customer.*", benchExchange, false, nil))
+	return ch
+}
+
+// runPlain runs the plain publisher in a process of its own.
+func runPlain(b *testing.B, url string) (f figures) {
+	b.Helper()
+	self, err := os.Executable()
+	require.NoError(b, err)
+	cmd := exec.CommandContext(b.Context(), self)
+	cmd.Env = append(os.Environ(), envPublish+"="+url, envCount+"="+strconv.Itoa(benchEvents))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	require.NoError(b, err)
+	require.NoError(b, json.Unmarshal(out, &f))
+	return f
+}
+
+// runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures it from
+// its tenth part on to the end.
+func runRelay(b *testing.B, servers *stack.Stack, bin string, pair int) figures {
+	b.Helper()
+	addr, err := services.FreeAddr(b.Context())
+	require.NoError(b, err)
+	cdc := services.New(services.Config{
+		Name: "cdc", Bin: bin, Stack: servers, Addr: addr, Output: os.Stderr,
+		Env: []string{"LOG_LEVEL=warn", "START=earliest", fmt.Sprintf("RELAY_NAME=bench-%d", pair), fmt.Sprintf("WINDOW=%d", benchWindow)},
+	})
+	require.NoError(b, cdc.Start())
+	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
+
+	from, fromCPU, fromAt := sample(b, cdc, benchEvents/10)
+	to, toCPU, toAt := sample(b, cdc, benchEvents)
+	return figures{
+		PerSecond: float64(to-from) / toAt.Sub(fromAt).Seconds(),
+		CPU:       (toCPU - fromCPU) / time.Duration(to-from),
+		PeakBytes: processPeak(b, cdc.Process().Pid()),
+	}
+}
+
+// sample waits until the relay has so many events confirmed.
+func sample(b *testing.B, cdc *services.Service, atLeast int) (confirmed int, used time.Duration, at time.Time) {
+	b.Helper()
+	var p struct{ Totals struct{ Confirmed int } }
+	require.Eventually(b, func() bool {
+		answer, err := http.Get(cdc.URL("/position"))
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		if json.NewDecoder(answer.Body).Decode(&p) != nil {
+			return false
+		}
+		at, used = time.Now(), processCPU(b, cdc.Process().Pid())
+		return p.Totals.Confirmed >= atLeast
+	}, 5*time.Minute, 5*time.Millisecond)
+	return p.Totals.Confirmed, used, at
+}
+
+// processCPU is what a process has used, from /proc, to a hundredth of a second.
+func processCPU(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(b, err)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
+	user, err := strconv.Atoi(fields[11])
+	require.NoError(b, err)
+	system, err := strconv.Atoi(fields[12])
+	require.NoError(b, err)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+func processPeak(b *testing.B, pid int) int64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(b, err)
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
+			require.NoError(b, err)
+			return int64(kib) << 10
+		}
+	}
+	b.Fatal("no VmHWM")
+	return 0
+}
+
+// median takes each figure's own median.
+func median(runs []figures) figures {
+	middle := func(get func(figures) float64) float64 {
+		var list []float64
+		for _, f := range runs {
+			list = append(list, get(f))
+		}
+		slices.Sort(list)
+		return list[len(list)/2]
+	}
+	return figures{
+		PerSecond: middle(func(f figures) float64 { return f.PerSecond }),
+		CPU:       time.Duration(middle(func(f figures) float64 { return float64(f.CPU) })),
+		PeakBytes: int64(middle(func(f figures) float64 { return float64(f.PeakBytes) })),
+	}
+}

@@ -1,0 +1,131 @@
+package bench_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"tailbox/schema"
+)
+
+// Environment of the test binary when it runs as the plain publisher, in a process of its own.
+const (
+	envPublish = "BENCH_PUBLISH_URL"
+	envCount   = "BENCH_PUBLISH_COUNT"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(envPublish); url != "" {
+		count, err := strconv.Atoi(os.Getenv(envCount))
+		if err == nil {
+			err = publishPlainly(url, count)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// figures are what one publisher did.
+type figures struct {
+	PerSecond float64
+	CPU       time.Duration // per message, user and system
+	PeakBytes int64
+}
+
+// publishPlainly is the ceiling: amqp091-go as its documentation shows it, from memory, one connection, one channel,
+// mandatory and confirmed, with the window, the messages and the properties of the relay. It prints its figures as JSON.
+func publishPlainly(url string, count int) error {
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		return err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return err
+	}
+	returns := ch.NotifyReturn(make(chan amqp.Return, benchWindow))
+
+	began, used := time.Now(), cpu()
+	var waiting []*amqp.DeferredConfirmation
+	for i := range count {
+		if len(waiting) == benchWindow {
+			if !waiting[0].Wait() {
+				return fmt.Errorf("message %d was refused", i)
+			}
+			waiting = waiting[1:]
+		}
+		key, message := plainMessage(i)
+		confirm, err := ch.PublishWithDeferredConfirm(benchExchange, key, true, false, message)
+		if err != nil {
+			return err
+		}
+		waiting = append(waiting, confirm)
+	}
+	for _, confirm := range waiting {
+		confirm.Wait()
+	}
+	took, used := time.Since(began), cpu()-used
+	if len(returns) > 0 {
+		return fmt.Errorf("%d messages reached no queue", len(returns))
+	}
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(figures{
+		PerSecond: float64(count) / took.Seconds(), CPU: used / time.Duration(count), PeakBytes: peak(),
+	})
+}
+
+func plainMessage(i int) (key string, m amqp.Publishing) {
+	e := benchEvent(i)
+	return e.AggregateType + "." + e.Type, amqp.Publishing{
+		MessageId: e.ID, Type: e.Type, Timestamp: e.CreatedAt, ContentType: "application/json", DeliveryMode: amqp.Persistent,
+		AppId: "tailbox", Body: e.Payload,
+		Headers: amqp.Table{
+			schema.HeaderAggregateType: e.AggregateType, schema.HeaderAggregateID: e.AggregateID,
+			schema.HeaderAggregateVersion: int64(e.AggregateVersion), schema.HeaderCreatedAt: e.CreatedAt.Format(schema.TimeFormat),
+			schema.HeaderSourcePosition: "0-1-" + strconv.Itoa(i),
+		},
+	}
+}
+
+// benchEvent is the i-th event of every run: a customer's, with a payload of about 200 bytes.
+func benchEvent(i int) schema.Event {
+	id := fmt.Sprintf("00000000-0000-7000-8000-%012d", i)
+	at := time.Date(2026, 11, 23, 12, 0, 0, i*1000, time.UTC)
+	return schema.Event{
+		ID: id, AggregateType: "customer", AggregateID: id, AggregateVersion: 1, Type: "CustomerCreated", CreatedAt: at,
+		Payload: fmt.Appendf(nil, `{"id":%q,"name":"Ada Lovelace","email":"ada@example.com","version":1,"created_at":%q,"updated_at":%q}`,
+			id, at.Format(schema.TimeFormat), at.Format(schema.TimeFormat)),
+	}
+}
+
+// cpu is what this process has used.
+func cpu() time.Duration {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+func peak() int64 {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return usage.Maxrss << 10
+}
