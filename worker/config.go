@@ -16,6 +16,7 @@ type Config struct {
 	AMQPURL     ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"The broker, as amqp://user:password@host:5672/vhost. Required."`
 	Queue       string     `name:"queue" env:"QUEUE" default:"customers" help:"The queue to consume; its retry and dead-letter queues are named after it, and so is the consumer in the inbox."`
 	Concurrency int        `name:"concurrency" env:"CONCURRENCY" default:"8" help:"How many events of different aggregates are handled side by side."`
+	Batch       int        `name:"batch" env:"BATCH" default:"64" help:"How many waiting events at most are applied by one transaction; 1 gives each its own."`
 	Prefetch    int        `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
 	MaxAttempts int        `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
 	Migrate     bool       `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
@@ -32,7 +33,7 @@ func (c *Config) Validate() error {
 	for _, count := range []struct {
 		name  string
 		value int
-	}{{"CONCURRENCY", c.Concurrency}, {"PREFETCH", c.Prefetch}, {"MAX_ATTEMPTS", c.MaxAttempts}} {
+	}{{"CONCURRENCY", c.Concurrency}, {"BATCH", c.Batch}, {"PREFETCH", c.Prefetch}, {"MAX_ATTEMPTS", c.MaxAttempts}} {
 		if count.value == 0 { // which a consume.Config takes for its default
 			errs = append(errs, ops.Positive(count.name, count.value))
 		}
@@ -55,6 +56,7 @@ func (c *Config) Validate() error {
 func (c *Config) consume() consume.Config {
 	return consume.Config{
 		Concurrency:     c.Concurrency,
+		Batch:           c.Batch,
 		Prefetch:        c.Prefetch,
 		MaxAttempts:     c.MaxAttempts,
 		ShutdownTimeout: max(c.ShutdownTimeout, 0), // Common tells what is wrong with it

@@ -2,7 +2,7 @@
 // sessions, the transaction around each effect, and the way of a message to the retry and dead-letter queues. Its caller
 // owns the database pool and the handlers; a handler gets the open transaction and makes the event's effect in it.
 //
-//	queue ──▶ session ──hash of the aggregate──▶ shard ──▶ one transaction: inbox row + handler ──▶ commit ──▶ ack
+//	queue ──▶ session ──hash of the aggregate──▶ shard ──▶ one transaction: inbox rows + handlers ──▶ commit ──▶ ack
 //	                                              │ ▲ events that came too early wait here
 //	                                              └─┴──▶ queue.retry.* (later again) · queue.dead (never by itself)
 //
@@ -36,7 +36,9 @@ import (
 
 // Handler makes the effect of one event inside the transaction, which it neither commits nor rolls back. Handlers of
 // different aggregates run side by side. The context ends after a minute or when a stop takes too long; a handler that
-// does not heed it holds up its aggregates and the stop.
+// does not heed it holds up its aggregates and the stop. A transaction may hold the effects of several events, and a
+// handler may be called again for an event whose transaction was rolled back. An error of the database that the handler did
+// not expect has to be returned: after a deadlock the server has rolled back what came before, too.
 //
 // What it returns decides: nil commits; a Duplicate commits too; a Gap makes the event wait; a Permanent error sends it to
 // the dead-letter queue; an error of the database that will pass (see Transient) is tried again on the spot until it has
@@ -66,6 +68,7 @@ type Permanent interface {
 // Defaults of a Config.
 const (
 	DefaultConcurrency     = 8
+	DefaultBatch           = 64
 	DefaultPrefetch        = 256
 	DefaultMaxAttempts     = 8
 	DefaultGapWait         = 2 * time.Second
@@ -78,6 +81,9 @@ type Config struct {
 	Name string
 	// Concurrency is how many events of different aggregates are handled side by side. Defaults to DefaultConcurrency.
 	Concurrency int
+	// Batch is how many messages at most are applied by one transaction: those that wait already, none is waited for. When
+	// one of them cannot be applied, each gets a transaction of its own. Defaults to DefaultBatch.
+	Batch int
 	// Prefetch is how many messages the broker hands out before any is acknowledged. Defaults to DefaultPrefetch.
 	Prefetch int
 	// MaxAttempts is how often a message is tried before it is a dead letter. Defaults to DefaultMaxAttempts.
@@ -131,9 +137,10 @@ func Check(url ops.Secret, queue topology.Consumer, cfg Config) error {
 	return errors.Join(
 		checkURL(url),
 		checkNames(queue, cfg.Name),
-		between("CONCURRENCY", cfg.Concurrency, 1, 1000),
-		between("PREFETCH", cfg.Prefetch, 1, 2000), // quorum queues give no consumer more
-		between("MAX_ATTEMPTS", cfg.MaxAttempts, 1, 1000),
+		upTo(1000, "CONCURRENCY", cfg.Concurrency),
+		upTo(1000, "BATCH", cfg.Batch),
+		upTo(2000, "PREFETCH", cfg.Prefetch), // quorum queues give no consumer more
+		upTo(1000, "MAX_ATTEMPTS", cfg.MaxAttempts),
 		ops.Positive("gap wait", cfg.GapWait),
 		ops.Positive("SHUTDOWN_TIMEOUT", cfg.ShutdownTimeout),
 	)
@@ -142,6 +149,7 @@ func Check(url ops.Secret, queue topology.Consumer, cfg Config) error {
 // fill replaces zeroes with defaults.
 func (c *Config) fill() {
 	fill(&c.Concurrency, DefaultConcurrency)
+	fill(&c.Batch, DefaultBatch)
 	fill(&c.Prefetch, DefaultPrefetch)
 	fill(&c.MaxAttempts, DefaultMaxAttempts)
 	fill(&c.GapWait, DefaultGapWait)
@@ -158,9 +166,9 @@ func fill[T comparable](value *T, fallback T) {
 	}
 }
 
-func between(name string, value, least, most int) error {
-	if value < least || value > most {
-		return fmt.Errorf("%s: %d is not between %d and %d", name, value, least, most)
+func upTo(most int, name string, value int) error {
+	if value < 1 || value > most {
+		return fmt.Errorf("%s: %d is not between 1 and %d", name, value, most)
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (s *session) unsettled() []amqp.Delivery {
 		left = append(left, sh.left...)
 	}
 	for d := range s.deliveries {
-		s.w.status.inFlight.Add(1)
+		s.took(d)
 		left = append(left, d)
 	}
 	slices.SortFunc(left, func(a, b amqp.Delivery) int { return cmp.Compare(a.DeliveryTag, b.DeliveryTag) })

@@ -99,7 +99,7 @@ func TestFailedEventIsTriedAgainLaterAndKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	handlers, _ := failing(1, errors.New("no such thing as ada@example.com"))
-	w := b.start(t, consume.Config{GapWait: time.Millisecond}, handlers)
+	w := b.start(t, consume.Config{GapWait: time.Millisecond, Batch: 1}, handlers) // the failure hits one try
 	events := customer(3)
 	b.publish(t, events...)
 

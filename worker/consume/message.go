@@ -22,6 +22,7 @@ type message struct {
 	attempts int       // made before this delivery
 	waitsFor uint64    // the version it waited for when it went to the retry queue, or 0
 	since    time.Time // when it began to wait in memory, or zero
+	unknown  bool      // an earlier try may have committed
 }
 
 // key names the aggregate; order is kept per key.

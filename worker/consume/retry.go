@@ -60,7 +60,7 @@ func (sh *shard) handOver(ctx context.Context, d amqp.Delivery, queue string, mo
 		sh.s.fail(err)
 		return false
 	}
-	sh.s.acknowledge(d, outcome)
+	sh.s.finish(d, outcome)
 	return true
 }
 

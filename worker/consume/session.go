@@ -36,6 +36,7 @@ type session struct {
 	over *latch // it has ended by itself, what the library reports now means nothing
 
 	settling sync.Mutex // one acknowledgement at a time
+	open     tags       // what the broker waits to hear about; guarded by settling
 }
 
 // open connects, declares the queues and begins to consume.
@@ -146,7 +147,7 @@ func (s *session) dispatch(ctx context.Context) {
 				deliveries = nil // whatever closed it reaches watch too
 				continue
 			}
-			s.w.status.inFlight.Add(1)
+			s.took(d)
 			select {
 			case s.shards[shardOf(d, len(s.shards))].in <- d: // has room for the whole prefetch
 			case <-s.lost.done:
@@ -155,17 +156,47 @@ func (s *session) dispatch(ctx context.Context) {
 	}
 }
 
-// acknowledge settles a message for good and counts what became of it, which is so whether or not the broker hears of it.
-func (s *session) acknowledge(d amqp.Delivery, outcome string) {
+// took notes a message that the broker has delivered.
+func (s *session) took(d amqp.Delivery) {
+	s.w.status.inFlight.Add(1)
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	s.open.add(d.DeliveryTag)
+}
+
+// finish counts what became of a message, which is so whether or not the broker hears of it, and settles it for good.
+func (s *session) finish(d amqp.Delivery, outcome string) {
 	s.w.metrics.count(outcome)
-	s.w.status.inFlight.Add(-1)
-	s.settle(func() error { return s.in.ch.Ack(d.DeliveryTag, false) })
+	s.acknowledge(d.DeliveryTag)
+}
+
+// acknowledge settles messages for good. One acknowledgement is for all that nothing unsettled was delivered before; each of
+// the others has its own.
+func (s *session) acknowledge(tags ...uint64) {
+	s.w.status.inFlight.Add(-int64(len(tags)))
+	s.settle(func() error {
+		upTo, singly := s.open.settle(tags)
+		if upTo != 0 {
+			if err := s.in.ch.Ack(upTo, true); err != nil {
+				return err
+			}
+		}
+		for _, tag := range singly {
+			if err := s.in.ch.Ack(tag, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // giveBack returns a message to the queue. A nack, not a reject: it is no failure of the message.
 func (s *session) giveBack(d amqp.Delivery) {
 	s.w.status.inFlight.Add(-1)
-	s.settle(func() error { return s.in.ch.Nack(d.DeliveryTag, false, true) })
+	s.settle(func() error {
+		s.open.settle([]uint64{d.DeliveryTag})
+		return s.in.ch.Nack(d.DeliveryTag, false, true)
+	})
 }
 
 // settle tells the broker, unless the session is lost.

@@ -32,7 +32,7 @@ func (sh *shard) run(ctx context.Context) {
 		select {
 		case <-sh.s.stop.done:
 		case d := <-sh.in:
-			sh.take(ctx, d)
+			sh.takeAll(ctx, sh.waiting(d))
 		case <-overdue:
 			sh.sendOverdue(ctx)
 		}
@@ -46,18 +46,8 @@ func (sh *shard) leave() {
 	}
 }
 
-// take handles a message that has just arrived.
-func (sh *shard) take(ctx context.Context, d amqp.Delivery) {
-	m, unreadable := read(d)
-	if unreadable != nil {
-		sh.bury(ctx, d, *unreadable)
-		return
-	}
-	sh.w.log.Info("handling", fieldsOf(m)...)
-	if sh.w.handlers[m.event.Type] == nil {
-		sh.bury(ctx, d, problem{code: codeUnknownType})
-		return
-	}
+// handle handles one message on its own.
+func (sh *shard) handle(ctx context.Context, m *message) {
 	if missing := sh.gaps.missing(m.key()); missing != 0 && m.event.AggregateVersion > missing {
 		sh.wait(ctx, m, missing) // behind others that wait: no need to ask the database
 		return
@@ -81,10 +71,10 @@ func (sh *shard) follow(ctx context.Context, key string) {
 func (sh *shard) settle(ctx context.Context, m *message) bool {
 	switch v := sh.tryUntilClear(ctx, m); v.kind {
 	case applied:
-		sh.s.acknowledge(m.delivery, outcomeApplied)
+		sh.s.finish(m.delivery, outcomeApplied)
 		return true
 	case duplicate:
-		sh.s.acknowledge(m.delivery, outcomeDuplicate)
+		sh.s.finish(m.delivery, outcomeDuplicate)
 		return true
 	case gap:
 		sh.wait(ctx, m, v.missing)
@@ -102,18 +92,16 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 // so that order is kept, and no attempt is spent. It gives up, with stalled, only when the session ends.
 func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 	pauses := newPauses(stallFirst, stallMost)
-	unknown := false // an earlier try may have committed
 	for tries := 1; ; tries++ {
 		began := time.Now()
 		v := sh.w.try(ctx, m, sh.w.handlers[m.event.Type])
 		sh.w.metrics.handle.Observe(time.Since(began).Seconds())
 		switch {
-		case v.kind == duplicate && unknown:
+		case v.kind == duplicate && m.unknown:
 			v.kind = applied
 			fallthrough
 		case v.kind == applied:
-			sh.w.metrics.endToEnd.Observe(max(0, time.Since(m.event.CreatedAt).Seconds()))
-			sh.w.status.applied(time.Now())
+			sh.w.tellApplied(m)
 		}
 		if tries > 1 && v.kind != stalled {
 			sh.w.status.stalled.Add(-1)
@@ -122,7 +110,7 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 			return v
 		}
 
-		unknown = unknown || errors.Is(v.err, errCommitUnknown)
+		m.unknown = m.unknown || errors.Is(v.err, errCommitUnknown)
 		if tries == 1 {
 			sh.w.status.stalled.Add(1)
 		}
@@ -138,6 +126,12 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 			return v
 		}
 	}
+}
+
+// tellApplied notes that the message's effect has been committed.
+func (w *Worker) tellApplied(m *message) {
+	w.metrics.endToEnd.Observe(max(0, time.Since(m.event.CreatedAt).Seconds()))
+	w.status.applied(time.Now())
 }
 
 // wait lets an event that came too early wait in memory, unacknowledged. When too many wait already, the last one of the

@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"tailbox/deploy/ops"
 )
@@ -28,6 +29,30 @@ const duplicateKey = 1062
 
 // Hash is what the inbox remembers of a payload: its SHA-256.
 func Hash(payload []byte) [sha256.Size]byte { return sha256.Sum256(payload) }
+
+// Entry is what RecordNew notes of one message.
+type Entry struct {
+	MessageID string
+	Hash      [sha256.Size]byte
+}
+
+// RecordNew notes in the caller's transaction, with one statement, that the consumer applies these messages. It tells false,
+// and notes none of them, when any was applied before or is among them twice; Record then tells which.
+func RecordNew(ctx context.Context, tx *sql.Tx, consumer string, entries []Entry) (recorded bool, err error) {
+	rows := strings.TrimSuffix(strings.Repeat("(?, ?, ?, UTC_TIMESTAMP(6)),", len(entries)), ",")
+	args := make([]any, 0, 3*len(entries))
+	for _, e := range entries {
+		args = append(args, consumer, e.MessageID, e.Hash[:])
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO inbox (consumer, message_id, payload_hash, processed_at) VALUES "+rows, args...)
+	switch {
+	case err == nil:
+		return true, nil
+	case ops.MySQLCode(err) == duplicateKey:
+		return false, nil
+	}
+	return false, fmt.Errorf("insert into inbox: %w", err)
+}
 
 // Record notes in the caller's transaction that the consumer applies the message, or tells that it did so before.
 //
