@@ -1,7 +1,11 @@
 #!/bin/bash
-# Run by the mysql image at its first start, as docker-entrypoint-initdb.d/10-users.sh. Makes the services' users.
-set -eu
-sed -e "s|\${API_PASSWORD}|$API_PASSWORD|" \
-    -e "s|\${CDC_PASSWORD}|$CDC_PASSWORD|" \
-    -e "s|\${WORKER_PASSWORD}|$WORKER_PASSWORD|" /etc/tailbox/users.sql |
-  mysql --user=root --password="$MYSQL_ROOT_PASSWORD"
+# Run by the mysql image at its first start, as docker-entrypoint-initdb.d/10-users.sh. Makes the users of users.sql.
+set -euo pipefail
+
+statements=$(</etc/tailbox/users.sql)
+for name in OWNER_PASSWORD API_PASSWORD CDC_PASSWORD WORKER_PASSWORD; do
+  password=${!name//\\/\\\\} # as it is written between quotes in SQL
+  password=${password//\'/\'\'}
+  statements=${statements//"\${$name}"/"$password"}
+done
+MYSQL_PWD=$MYSQL_ROOT_PASSWORD mysql --user=root <<<"$statements"

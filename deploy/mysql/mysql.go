@@ -1,6 +1,6 @@
-// Package mysql holds what the database needs besides its tables: the least-privileged users of the three services. The
-// same file makes the users of `make dev`, of the tests and, through init.sh, of Docker Compose, so what is tested is what
-// is deployed.
+// Package mysql holds what the database needs besides its tables: the least-privileged users of the three services and of
+// the migrations. The same file makes the users of `make dev`, of the tests and, through init.sh, of Docker Compose, so what
+// is tested is what is deployed.
 package mysql
 
 import (
@@ -18,7 +18,7 @@ var users string
 // Database is the name that users.sql grants on.
 const Database = "tailbox"
 
-// CreateUsers makes the users api, cdc and worker on the server, each with its own name as password plus "-dev", and
+// CreateUsers makes the users owner, api, cdc and worker on the server, each with its own name as password plus "-dev", and
 // grants what they need on the database. For servers on loopback only.
 func CreateUsers(ctx context.Context, root *sql.DB) error {
 	text := os.Expand(users, func(name string) string { return Password(strings.ToLower(strings.TrimSuffix(name, "_PASSWORD"))) })

@@ -1,5 +1,10 @@
--- The users of the three services, each with no more rights than it needs. ${...} are passwords, filled in by who runs it.
+-- The users of the three services and of the migrations, each with no more rights than it needs. ${...} are passwords,
+-- filled in by who runs it.
 -- Tables may not exist yet: a grant that has CREATE in it is accepted all the same, and CREATE is taken back at once.
+
+-- For MIGRATE_DSN: the only one that may change tables.
+CREATE USER IF NOT EXISTS 'owner'@'%' IDENTIFIED BY '${OWNER_PASSWORD}';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON tailbox.* TO 'owner'@'%';
 
 CREATE USER IF NOT EXISTS 'api'@'%' IDENTIFIED BY '${API_PASSWORD}';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON tailbox.customers TO 'api'@'%';
