@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"tailbox/cdc/binlog"
@@ -22,9 +23,19 @@ type Config struct {
 
 	Window             int           `name:"window" env:"WINDOW" default:"1000" help:"Most events that may be sent and not confirmed."`
 	CheckpointInterval time.Duration `name:"checkpoint-interval" env:"CHECKPOINT_INTERVAL" default:"200ms" help:"Least time between two saves of the checkpoint."`
+	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
+	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
 }
+
+// Values of ON_UNROUTABLE.
+const (
+	onUnroutableHold = "hold"
+	onUnroutablePark = "park"
+)
+
+const maxWindow = 50000
 
 // Validate tells all that is wrong with the settings.
 func (c *Config) Validate() error {
@@ -34,8 +45,12 @@ func (c *Config) Validate() error {
 		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
 		ops.Required("EXCHANGE", c.Exchange, "outbox.events"),
 		ops.Positive("WINDOW", c.Window),
+		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
 		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),
+	}
+	if c.Window > maxWindow {
+		errs = append(errs, fmt.Errorf("WINDOW: %d is more than %d, which no broker answers faster for", c.Window, maxWindow))
 	}
 	if c.RelayName == "" || len(c.RelayName) > 64 {
 		errs = append(errs, errors.New("RELAY_NAME: a name of 1 to 64 bytes is needed"))

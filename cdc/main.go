@@ -73,7 +73,7 @@ func run(ctx context.Context, cfg Config) error {
 	}
 	publisher, err := publish.New(publish.Config{
 		URL: cfg.AMQPURL.Reveal(), Exchange: cfg.Exchange, RoutingKey: routing,
-		Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
+		Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window, Park: cfg.OnUnroutable == onUnroutablePark,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
@@ -85,7 +85,7 @@ func run(ctx context.Context, cfg Config) error {
 	var collector *console.Collector
 	engine := relay.New(reader, publisher, store, log, relay.Config{
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
-		ExitOnHalt: cfg.ExitOnHalt,
+		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
 		Observe: func(row *relay.Row, at time.Time) {
 			collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
 			if entry := log.Check(zap.DebugLevel, "published"); entry != nil {

@@ -106,6 +106,7 @@ func stages(p Position, _ View) []sample {
 		{[]string{"published"}, float64(p.Totals.Published)},
 		{[]string{"confirmed"}, float64(p.Totals.Confirmed)},
 		{[]string{"returned"}, float64(p.Totals.Returned)},
+		{[]string{"parked"}, float64(p.Totals.Parked)},
 		{[]string{"nacked"}, float64(p.Totals.Nacked)},
 	}
 }

@@ -82,6 +82,7 @@ type Totals struct {
 	Published  uint64 `json:"published"`
 	Confirmed  uint64 `json:"confirmed"`
 	Returned   uint64 `json:"returned"`
+	Parked     uint64 `json:"parked"`
 	Nacked     uint64 `json:"nacked"`
 	Reconnects uint64 `json:"reconnects"`
 }
@@ -107,7 +108,7 @@ func (v View) Position() Position {
 	_, p.Runway.Bytes = source.Distance(status.Saved.File, status.Saved.Pos)
 
 	t := status.Totals
-	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned,
+	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned, Parked: t.Parked,
 		Nacked: t.Refused, Reconnects: t.SourceReconnects + t.BrokerReconnects}
 	return p
 }

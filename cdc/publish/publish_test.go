@@ -152,6 +152,30 @@ func TestAnEventThatReachesNoQueueIsReturnedNeverConfirmed(t *testing.T) {
 	}
 }
 
+func TestAParkedEventIsConfirmedInTheUnroutedQueueWithItsRoutingKey(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	routing, err := publish.ParseTemplate("{aggregate_type}.{type}")
+	require.NoError(t, err)
+	b.pub, err = publish.New(publish.Config{URL: b.url, Exchange: topology.Exchange, RoutingKey: routing, Park: true})
+	require.NoError(t, err)
+	s := b.open()
+	batch := rows(1, 2)
+	s.Publish(batch)
+	require.Equal(t, relay.Returned, b.outcome(s).Kind)
+	require.Equal(t, relay.Returned, b.outcome(s).Kind)
+	batch[0].Parked, batch[1].Parked = true, true
+	s.Publish(batch)
+	b.confirmed(s, 2)
+	for _, row := range batch {
+		m, ok, err := b.ch.Get(topology.Unrouted, true)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, row.Event.ID, m.MessageId)
+		require.Equal(t, "customer.CustomerCreated", m.RoutingKey)
+	}
+}
+
 func TestADeletedExchangeEndsTheSessionAndTheNextDeclaresIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

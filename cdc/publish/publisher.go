@@ -32,6 +32,8 @@ type Config struct {
 	Exchange string
 	// RoutingKey is made for each event.
 	RoutingKey Template
+	// Park declares the unrouted exchange and queue, where rows go that are Parked.
+	Park bool
 	// Name is what the broker shows as the connection's name.
 	Name string
 	// Window is how many events may be unsettled in a session; Session.Publish does not block below it.
@@ -95,6 +97,12 @@ func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	if err := ensureExchange(conn, p.cfg.Exchange); err != nil {
 		link.abort()
 		return nil, err
+	}
+	if p.cfg.Park {
+		if err := topology.DeclareUnrouted(ch); err != nil {
+			link.abort()
+			return nil, &relay.TopologyError{Err: err}
+		}
 	}
 	session := newSession(p.cfg, conn, ch, link)
 	if err := ch.Confirm(false); err != nil {

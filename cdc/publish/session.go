@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"tailbox/cdc/relay"
+	"tailbox/schema/topology"
 )
 
 // Session is a relay.Session: one connection with one channel, and three goroutines that end together. The writer alone
@@ -145,7 +146,11 @@ func (s *Session) send(row *relay.Row) bool {
 		return false // the library sees it too and reports it
 	default:
 		f.sentAt = time.Now()
-		if f.confirm, err = s.ch.PublishWithDeferredConfirm(s.cfg.Exchange, key, true, false, m); err != nil {
+		exchange := s.cfg.Exchange
+		if row.Parked {
+			exchange = topology.Unrouted
+		}
+		if f.confirm, err = s.ch.PublishWithDeferredConfirm(exchange, key, true, false, m); err != nil {
 			s.end(fmt.Errorf("publish: %w", err))
 			return false
 		}

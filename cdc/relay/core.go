@@ -10,8 +10,9 @@ import (
 // happened (On...) and asks what to do (Room, Next, Watermark, Retry, Idle). It is not safe for concurrent use.
 type Core struct {
 	window window
-	limit  int // rows
-	most   int // bytes
+	limit  int  // rows
+	most   int  // bytes
+	park   bool // what reaches no queue goes to the unrouted queue instead of being held
 
 	leading  bool
 	session  bool
@@ -19,7 +20,6 @@ type Core struct {
 	trouble  Reason // why there is no session
 	hold     Reason // why rows are held back; nothing new is sent while it is set
 	attempts int    // holds in a row without progress
-	cursor   uint64 // Seq of the next row whose outcome is due
 	draining bool
 	halt     *Halt
 
@@ -28,12 +28,13 @@ type Core struct {
 
 // Totals count rows since the process started; one sent twice is published twice.
 type Totals struct {
-	Read, Published, Confirmed, Returned, Refused, SourceReconnects, BrokerReconnects uint64
+	Read, Published, Confirmed, Returned, Parked, Refused, SourceReconnects, BrokerReconnects uint64
 }
 
-// NewCore returns the core of a relay with nothing in its window, which holds at most so many rows and bytes.
-func NewCore(rows, bytes int) *Core {
-	return &Core{window: newWindow(rows), limit: rows, most: bytes, cursor: 1}
+// NewCore returns the core of a relay with nothing in its window. Of the configuration it heeds Window, WindowBytes,
+// StrictOrder and ParkUnroutable.
+func NewCore(cfg Config) *Core {
+	return &Core{window: newWindow(cfg.Window, cfg.StrictOrder), limit: cfg.Window, most: cfg.WindowBytes, park: cfg.ParkUnroutable}
 }
 
 // OnLeading says that the checkpoint is ours.
@@ -63,9 +64,7 @@ func (c *Core) OnSession() {
 func (c *Core) OnSessionLost(err error) {
 	c.session, c.alarm = false, false
 	c.hold = ""
-	c.window.requeue(sent)
-	c.window.requeue(held)
-	c.cursor = c.window.next
+	c.window.requeue()
 	c.counts.BrokerReconnects++
 	c.OnBrokerError(err)
 }
@@ -95,24 +94,10 @@ func (c *Core) Next(rows []Row) []Row {
 func (c *Core) OnOutcome(o Outcome, observe func(row *Row)) {
 	switch o.Kind {
 	case Confirmed:
-		if o.Seq >= c.window.next {
-			panic(fmt.Sprintf("relay: row %d was confirmed, only rows before %d were sent", o.Seq, c.window.next))
-		}
-		for ; c.cursor <= o.Seq; c.cursor++ {
-			if s := c.window.at(c.cursor); s.state == sent {
-				c.window.settle(c.cursor, confirmed)
-				c.counts.Confirmed++
-				observe(&s.row)
-			}
-		}
-		before := c.window.base
-		c.window.advance()
-		if c.window.base > before {
-			c.attempts = 0
-		}
+		c.confirm(o.Seq, observe)
 	case Returned:
 		c.counts.Returned++
-		c.holdBack(o.Seq, Unroutable)
+		c.onReturn(o.Seq)
 	case Refused:
 		c.counts.Refused++
 		c.holdBack(o.Seq, BrokerRefused)
@@ -126,12 +111,38 @@ func (c *Core) OnOutcome(o Outcome, observe func(row *Row)) {
 	}
 }
 
-func (c *Core) holdBack(seq uint64, why Reason) {
-	if seq < c.cursor {
-		panic(fmt.Sprintf("relay: row %d was settled again, row %d was due", seq, c.cursor))
+// confirm settles the rows that were sent up to and including seq, in the order of sending.
+func (c *Core) confirm(seq uint64, observe func(row *Row)) {
+	for settled := uint64(0); settled != seq; {
+		if len(c.window.flights) == 0 {
+			panic(fmt.Sprintf("relay: row %d was confirmed and is not in flight", seq))
+		}
+		settled = c.window.flights[0]
+		s := c.window.settle(settled, confirmed)
+		c.counts.Confirmed++
+		observe(&s.row)
 	}
+	before := c.window.base
+	c.window.advance()
+	if c.window.base > before {
+		c.attempts = 0
+	}
+}
+
+// onReturn parks a row that reached no queue, or holds it back: always when even the unrouted queue is not there.
+func (c *Core) onReturn(seq uint64) {
+	if !c.park || c.window.at(seq).row.Parked {
+		c.holdBack(seq, Unroutable)
+		return
+	}
+	s := c.window.settle(seq, queued)
+	s.row.Parked = true
+	c.window.next = min(c.window.next, seq)
+	c.counts.Parked++
+}
+
+func (c *Core) holdBack(seq uint64, why Reason) {
 	c.window.settle(seq, held)
-	c.cursor = seq + 1
 	if c.hold == "" {
 		c.attempts++
 	}
@@ -141,7 +152,7 @@ func (c *Core) holdBack(seq uint64, why Reason) {
 // Retry tells whether rows are held back and all else is settled, so that they can be sent again after a wait, and for
 // which time in a row that is.
 func (c *Core) Retry() (attempt int, due bool) {
-	return c.attempts, c.hold != "" && c.window.sent == 0 && c.halt == nil && !c.draining
+	return c.attempts, c.hold != "" && len(c.window.flights) == 0 && c.halt == nil && !c.draining
 }
 
 // OnRetry sends what was held back once more, in order, before anything new. Call it when Retry says so and the wait is
@@ -151,8 +162,7 @@ func (c *Core) OnRetry() {
 		return
 	}
 	c.hold = ""
-	c.window.requeue(held)
-	c.cursor = c.window.next
+	c.window.requeue()
 }
 
 // Watermark is the Seq up to which every row is confirmed and was routed.
@@ -177,7 +187,7 @@ func (c *Core) OnHalt(halt *Halt) {
 func (c *Core) Halted() *Halt { return c.halt }
 
 // Idle tells that nothing is in flight any more: all that was sent is settled, or its session is lost.
-func (c *Core) Idle() bool { return c.window.sent == 0 }
+func (c *Core) Idle() bool { return len(c.window.flights) == 0 }
 
 // Oldest is when the oldest unconfirmed row was committed; false when there is none.
 func (c *Core) Oldest() (time.Time, bool) {

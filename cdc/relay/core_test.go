@@ -16,8 +16,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func row(seq uint64) relay.Row {
-	return relay.Row{Seq: seq, Event: schema.Event{ID: fmt.Sprint("event-", seq), Payload: make([]byte, 100)}}
+	e := schema.Event{ID: fmt.Sprint("event-", seq), AggregateType: "customer", AggregateID: aggregateOf(seq), Payload: make([]byte, 100)}
+	return relay.Row{Seq: seq, Event: e}
 }
+
+// aggregateOf spreads rows over three aggregates, unevenly.
+func aggregateOf(seq uint64) string { return fmt.Sprint(seq * seq % 3) }
 
 func ignore(*relay.Row) {}
 
@@ -30,7 +34,7 @@ func seqs(rows []relay.Row) (list []uint64) {
 
 // leading is a core that has read n rows and has a session.
 func leading(window, n int) *relay.Core {
-	c := relay.NewCore(window, 1<<20)
+	c := relay.NewCore(relay.Config{Window: window, WindowBytes: 1 << 20})
 	c.OnLeading()
 	c.OnSession()
 	for i := range n {
@@ -41,14 +45,14 @@ func leading(window, n int) *relay.Core {
 
 func TestWindowBoundsRowsAndBytesButOneRowAlwaysFits(t *testing.T) {
 	t.Parallel()
-	c := relay.NewCore(2, 1<<20)
+	c := relay.NewCore(relay.Config{Window: 2, WindowBytes: 1 << 20})
 	require.True(t, c.Room())
 	c.OnRow(row(1))
 	require.True(t, c.Room())
 	c.OnRow(row(2))
 	require.False(t, c.Room())
 
-	c = relay.NewCore(10, 50)
+	c = relay.NewCore(relay.Config{Window: 10, WindowBytes: 50})
 	require.True(t, c.Room(), "larger than all the bytes, and alone")
 	c.OnRow(row(1))
 	require.False(t, c.Room())
@@ -123,13 +127,58 @@ func TestAPoisonousRowHaltsBehindWhatIsConfirmed(t *testing.T) {
 	require.False(t, c.Room())
 }
 
+func TestStrictOrderKeepsOneEventPerAggregateInFlight(t *testing.T) {
+	t.Parallel()
+	c := relay.NewCore(relay.Config{Window: 10, WindowBytes: 1 << 20, StrictOrder: true})
+	c.OnLeading()
+	c.OnSession()
+	for seq := range uint64(6) { // aggregates 1 1 0 1 1 0
+		c.OnRow(row(seq + 1))
+	}
+	require.Equal(t, []uint64{1, 3}, seqs(c.Next(nil)))
+	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 3}, ignore)
+	require.Equal(t, uint64(1), c.Watermark())
+	require.Equal(t, []uint64{2, 6}, seqs(c.Next(nil)))
+	c.OnOutcome(relay.Outcome{Kind: relay.Returned, Seq: 2}, ignore)
+	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 6}, ignore)
+	require.Empty(t, c.Next(nil))
+	c.OnRetry()
+	require.Equal(t, []uint64{2}, seqs(c.Next(nil)))
+	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 2}, ignore)
+	require.Equal(t, []uint64{4}, seqs(c.Next(nil)))
+}
+
+func TestAnUnroutableRowIsParkedOnceThenHeld(t *testing.T) {
+	t.Parallel()
+	c := relay.NewCore(relay.Config{Window: 10, WindowBytes: 1 << 20, ParkUnroutable: true})
+	c.OnLeading()
+	c.OnSession()
+	c.OnRow(row(1))
+	c.OnRow(row(2))
+	c.Next(nil)
+	c.OnOutcome(relay.Outcome{Kind: relay.Returned, Seq: 1}, ignore)
+	again := c.Next(nil)
+	require.Equal(t, []uint64{1}, seqs(again))
+	require.True(t, again[0].Parked)
+	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 2}, ignore)
+	require.Zero(t, c.Watermark(), "parked is not confirmed")
+	c.OnOutcome(relay.Outcome{Kind: relay.Returned, Seq: 1}, ignore)
+	_, reason := c.State()
+	require.Equal(t, relay.Unroutable, reason, "not even the unrouted queue is there")
+	c.OnRetry()
+	require.Equal(t, []uint64{1}, seqs(c.Next(nil)))
+	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 1}, ignore)
+	require.Equal(t, uint64(2), c.Watermark())
+}
+
 // TestCoreKeepsItsInvariants drives the core through random rows, outcomes, returns, refusals, losses, alarms and retries
 // against a broker model that knows which rows really reached a queue.
 func TestCoreKeepsItsInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		const window = 8
-		m := &model{t: t, core: relay.NewCore(window, 1<<20), window: window, routed: map[uint64]bool{}}
+		cfg := relay.Config{Window: 8, WindowBytes: 1 << 20,
+			StrictOrder: rapid.Bool().Draw(t, "strict"), ParkUnroutable: rapid.Bool().Draw(t, "park")}
+		m := &model{t: t, core: relay.NewCore(cfg), cfg: cfg, routed: map[uint64]bool{}, last: map[string]uint64{}}
 		m.core.OnLeading()
 		t.Repeat(map[string]func(*rapid.T){
 			"row":    m.row,
@@ -148,13 +197,13 @@ func TestCoreKeepsItsInvariants(t *testing.T) {
 type model struct {
 	t        *rapid.T
 	core     *relay.Core
-	window   int
+	cfg      relay.Config
 	read     uint64
 	session  bool
 	blocked  bool
-	inFlight []uint64        // sent in this session and not reported, in order
-	routed   map[uint64]bool // really in a queue
-	first    uint64          // highest row that reached a queue for the first time while nothing was ever returned
+	inFlight []uint64          // sent in this session and not reported, in order
+	routed   map[uint64]bool   // really in a queue
+	last     map[string]uint64 // per aggregate, the row that reached a queue last for the first time
 	returned bool
 	mark     uint64
 }
@@ -173,12 +222,16 @@ func (m *model) send(t *rapid.T) {
 		t.Fatalf("rows were sent without a session that takes them")
 	}
 	for _, r := range rows {
-		if n := len(m.inFlight); n > 0 && m.inFlight[n-1] >= r.Seq {
-			t.Fatalf("row %d was sent behind row %d", r.Seq, m.inFlight[n-1])
-		}
 		m.inFlight = append(m.inFlight, r.Seq)
 	}
-	if len(m.inFlight) > m.window {
+	busy := map[string]bool{}
+	for _, seq := range m.inFlight {
+		if m.cfg.StrictOrder && busy[aggregateOf(seq)] {
+			t.Fatalf("two rows of an aggregate in flight: %v", m.inFlight)
+		}
+		busy[aggregateOf(seq)] = true
+	}
+	if len(m.inFlight) > m.cfg.Window {
 		t.Fatalf("%d rows in flight", len(m.inFlight))
 	}
 }
@@ -206,13 +259,17 @@ func (m *model) settle(t *rapid.T) {
 	}
 }
 
-// arrive puts a row into a queue.
+// arrive puts a row into a queue. First arrivals follow the order of commits per aggregate: with strict order always, else
+// until something was returned or refused.
 func (m *model) arrive(seq uint64) {
-	if !m.routed[seq] && !m.returned {
-		if seq != m.first+1 {
-			m.t.Fatalf("row %d arrived for the first time behind row %d", seq, m.first)
+	key := aggregateOf(seq)
+	if !m.routed[seq] && (m.cfg.StrictOrder || !m.returned) {
+		for earlier := m.last[key] + 1; earlier < seq; earlier++ {
+			if aggregateOf(earlier) == key {
+				m.t.Fatalf("row %d arrived for the first time before row %d of the same aggregate", seq, earlier)
+			}
 		}
-		m.first = seq
+		m.last[key] = seq
 	}
 	m.routed[seq] = true
 }

@@ -35,6 +35,8 @@ type Row struct {
 	// CommittedAt is when the transaction was committed, by the database's clock; to the microsecond where the server
 	// says so, else to the second.
 	CommittedAt time.Time
+	// Parked says that the row reached no queue and goes to the unrouted queue now.
+	Parked bool
 }
 
 // size is what a row costs in memory, about.
@@ -132,6 +134,11 @@ type Config struct {
 	Window int
 	// WindowBytes is how many bytes of payload may be unconfirmed. Defaults to DefaultWindowBytes.
 	WindowBytes int
+	// StrictOrder keeps at most one event per aggregate in flight, so that the first deliveries follow commit order per
+	// aggregate even after the broker has returned or refused one.
+	StrictOrder bool
+	// ParkUnroutable sends what reaches no queue to the unrouted queue, confirmed, and goes on, instead of holding it.
+	ParkUnroutable bool
 	// CheckpointInterval is the least time between two saves. Defaults to DefaultCheckpointInterval.
 	CheckpointInterval time.Duration
 	// IdleCheckpointInterval is the least time between two saves when only other tables' transactions went by.
@@ -234,7 +241,7 @@ func New(source Source, publisher Publisher, checkpoints Checkpoints, log *zap.L
 		saves:    make(chan save, 1),
 		saved:    make(chan saveResult, 1),
 		clock:    time.Now,
-		core:     NewCore(cfg.Window, cfg.WindowBytes),
+		core:     NewCore(cfg),
 	}
 }
 

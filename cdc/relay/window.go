@@ -2,24 +2,28 @@ package relay
 
 import "fmt"
 
-// window is the rows that were read and are not confirmed without a gap, in order, as a ring that grows as far as the
-// window's limit lets it.
+// window is the rows that were read and are not confirmed without a gap, in order, as a ring, and those of them that are
+// under way to the broker, in the order in which they were sent.
 //
 //	base            next          end
 //	 ▼               ▼             ▼
-//	[c s c s s h s s q q q q q q q]
+//	[c s c s s h s s q q s q q q q]
 //
-// q queued, s sent, c confirmed, h held back after a return or refusal.
+// q queued, s sent, c confirmed, h held back after a return or refusal. A row behind next is sent already only with strict
+// order, past a row that waits for its aggregate.
 //
-// Invariant: base ≤ next ≤ end; the row at base is not confirmed; no row from next on was handed to the session.
+// Invariant: base ≤ next ≤ end; the row at base is not confirmed; next is the first queued row; flights are the sent rows.
 type window struct {
-	slots []slot
-	base  uint64 // Seq of the oldest row that is not confirmed
-	next  uint64 // Seq of the next row to send
-	end   uint64 // Seq of the next row to arrive
-	bytes int
-	sent  int    // rows handed to the session and not settled
-	last  string // id of the event right before base
+	slots   []slot
+	base    uint64 // Seq of the oldest row that is not confirmed
+	next    uint64 // Seq of the first row that waits to be sent
+	end     uint64 // Seq of the next row to arrive
+	bytes   int
+	flights []uint64 // Seqs of the sent rows, oldest first
+	last    string   // id of the event right before base
+
+	// With strict order: the aggregates that have a row sent or held. Nil otherwise.
+	busy map[aggregate]struct{}
 }
 
 type slot struct {
@@ -36,12 +40,19 @@ const (
 	held
 )
 
-func newWindow(size int) window {
+// aggregate names what order is kept for.
+type aggregate struct{ kind, id string }
+
+func newWindow(size int, strict bool) window {
 	capacity := 16
 	for capacity < size+1 {
 		capacity *= 2
 	}
-	return window{slots: make([]slot, capacity), base: 1, next: 1, end: 1}
+	w := window{slots: make([]slot, capacity), base: 1, next: 1, end: 1}
+	if strict {
+		w.busy = make(map[aggregate]struct{})
+	}
+	return w
 }
 
 func (w *window) at(seq uint64) *slot { return &w.slots[seq&uint64(len(w.slots)-1)] }
@@ -61,55 +72,79 @@ func (w *window) add(row Row) {
 	w.bytes += row.size()
 }
 
-// send appends the rows that are to be sent, and marks them sent.
+// send appends the rows that are to be sent now, and marks them sent.
 func (w *window) send(rows []Row) []Row {
-	for ; w.next < w.end; w.next++ {
-		s := w.at(w.next)
+	waiting := uint64(0) // the first row that has to wait for its aggregate
+	for seq := w.next; seq < w.end; seq++ {
+		s := w.at(seq)
 		if s.state != queued {
 			continue
 		}
+		if !w.occupy(&s.row) {
+			if waiting == 0 {
+				waiting = seq
+			}
+			continue
+		}
 		s.state = sent
-		w.sent++
+		w.flights = append(w.flights, seq)
 		rows = append(rows, s.row)
+	}
+	w.next = w.end
+	if waiting > 0 {
+		w.next = waiting
 	}
 	return rows
 }
 
-// settle marks one sent row.
-func (w *window) settle(seq uint64, state slotState) {
-	if seq < w.base || seq >= w.next {
-		panic(fmt.Sprintf("relay: row %d was settled outside of the window %d to %d", seq, w.base, w.next))
+// occupy tells whether a row may be sent, with strict order: no other of its aggregate is sent or held, nor waits before it.
+func (w *window) occupy(row *Row) bool {
+	if w.busy == nil {
+		return true
 	}
+	key := aggregate{row.Event.AggregateType, row.Event.AggregateID}
+	if _, taken := w.busy[key]; taken {
+		return false
+	}
+	w.busy[key] = struct{}{}
+	return true
+}
+
+// settle marks the oldest row in flight, which has to be seq.
+func (w *window) settle(seq uint64, state slotState) *slot {
+	if len(w.flights) == 0 || w.flights[0] != seq {
+		panic(fmt.Sprintf("relay: row %d was settled out of turn, in flight are %d rows", seq, len(w.flights)))
+	}
+	w.flights = w.flights[1:]
 	s := w.at(seq)
-	if s.state != sent {
-		panic(fmt.Sprintf("relay: row %d was settled in state %d", seq, s.state))
-	}
 	s.state = state
-	w.sent--
+	if w.busy != nil && state != held {
+		delete(w.busy, aggregate{s.row.Event.AggregateType, s.row.Event.AggregateID})
+	}
+	return s
 }
 
 // advance lets the rows go that are confirmed without a gap.
 func (w *window) advance() {
-	for w.base < w.next && w.at(w.base).state == confirmed {
+	for w.base < w.end && w.at(w.base).state == confirmed {
 		s := w.at(w.base)
 		w.last = s.row.Event.ID
 		w.bytes -= s.row.size()
 		*s = slot{}
 		w.base++
 	}
+	w.next = max(w.next, w.base)
 }
 
-// requeue makes the rows in the given state to be sent again, in order.
-func (w *window) requeue(from slotState) {
-	first := w.next
-	for seq := w.base; seq < w.next; seq++ {
-		if s := w.at(seq); s.state == from {
+// requeue makes every row that is sent or held wait to be sent again, in order.
+func (w *window) requeue() {
+	w.next = w.end
+	for seq := w.end; seq > w.base; seq-- {
+		if s := w.at(seq - 1); s.state != confirmed {
 			s.state = queued
-			first = min(first, seq)
+			w.next = seq - 1
 		}
 	}
-	w.next = first
-	if from == sent {
-		w.sent = 0
-	}
+	w.flights = w.flights[:0]
+	clear(w.busy)
 }

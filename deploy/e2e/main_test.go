@@ -228,6 +228,25 @@ func TestAMessageThatReachesNoQueueIsHeldUntilTheBindingIsBack(t *testing.T) {
 	w.ready(w.cdc)
 }
 
+func TestAMessageThatReachesNoQueueIsParkedAndTheRestGoesOn(t *testing.T) {
+	t.Parallel()
+	w := setup(t, option{cdcEnv: []string{"ON_UNROUTABLE=park", "STRICT_ORDER=true"}})
+	var kept, lost []string
+	for i := range 40 {
+		kind, list := "customer", &kept
+		if i%4 == 3 {
+			kind, list = "nobody", &lost
+		}
+		e := schematest.Event(func(e *schema.Event) { e.AggregateType = kind })
+		require.NoError(t, insert(t.Context(), w.db, true, e))
+		*list = append(*list, e.ID)
+	}
+	w.waitFor("all others in the inbox", time.Minute, func() bool { return w.number("SELECT COUNT(*) FROM inbox") == len(kept) })
+	w.waitFor("the rest in the unrouted queue", time.Minute, func() bool { return w.messages(topology.Unrouted) == len(lost) })
+	require.Equal(t, "streaming", w.position().State)
+	w.ready(w.cdc)
+}
+
 func TestSigtermUnderLoadMakesNoDuplicateAndNoRedelivery(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -29,7 +29,7 @@ var binaries string // folder with api, cdc and worker
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "tailbox-bin-")
+		dir, err := os.MkdirTemp(os.Getenv("GOTMPDIR"), "tailbox-bin-") // memory may not be allowed to hold programs
 		if err == nil {
 			defer os.RemoveAll(dir)
 			binaries = dir
@@ -89,7 +89,10 @@ func setup(t *testing.T, opts ...option) *world {
 	w := &world{t: t, logs: map[string]*bytes.Buffer{}}
 	set, err := stack.SetFromEnv()
 	require.NoError(t, err)
-	w.stack, err = stack.New(t.Context(), stack.Config{Dir: t.TempDir(), Set: set, Log: os.Stderr, MySQLOptions: o.mysql})
+	dir, err := os.MkdirTemp("", "tailbox-e2e-") // in TMPDIR, which `make` puts into memory; t.TempDir prefers GOTMPDIR
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	w.stack, err = stack.New(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: o.mysql})
 	require.NoError(t, err)
 	t.Cleanup(w.stop)
 	require.NoError(t, w.stack.Start(t.Context()))

@@ -4,6 +4,7 @@
 //	outbox.events (topic) ──customer.*──▶ customers ──(poison, attempts used up)──▶ customers.dead
 //	                                       ▲    │
 //	                                       └────┴─▶ customers.retry.1s · 5s · 30s · 2m · 10m   (wait, then go back)
+//	outbox.unrouted (fanout) ──▶ outbox.unrouted                     (what reached no queue, if the relay is to park it)
 //
 // Declaring is idempotent: a second declaration with the same arguments changes nothing, another one is refused by the
 // broker with 406 and the error names the object. Who declares what: the relay the exchange (when it is missing), each
@@ -21,6 +22,10 @@ import (
 // Exchange is the default name of the exchange that carries every event.
 const Exchange = "outbox.events"
 
+// Unrouted is the name of the exchange, and of the queue behind it, for events that reached no queue: the relay sends them
+// there when it is told to park them. They keep their routing key, so that they can be sent on when a binding is there.
+const Unrouted = "outbox.unrouted"
+
 // CustomersQueue and CustomersBinding are the queue of the customer worker and the routing keys it takes.
 const (
 	CustomersQueue   = "customers"
@@ -35,6 +40,10 @@ var RetryDelays = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second
 // consumer use up: failures that the consumer sees are counted and limited by the consumer itself. It is set explicitly
 // because RabbitMQ 3.10 has no default and, without one, puts a returned message at the *end* of a quorum queue.
 const deliveryLimit = 1000
+
+// deadDeliveryLimit is as good as none. Looking at a dead letter is a delivery of it on some versions; by the default limit of
+// 4.x, the twentieth look would drop it. RabbitMQ 3.10 knows no way to say "none".
+const deadDeliveryLimit = 1 << 30
 
 // Channel is the part of *amqp.Channel that declaring needs.
 type Channel interface {
@@ -69,12 +78,26 @@ func DeclareExchange(ch Channel, name string) error {
 	return nil
 }
 
+// DeclareUnrouted declares the exchange and the queue for events that reached no queue.
+func DeclareUnrouted(ch Channel) error {
+	if err := ch.ExchangeDeclare(Unrouted, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("declare exchange %q (durable fanout): %w", Unrouted, err)
+	}
+	if err := declareQueue(ch, Unrouted, amqp.Table{}); err != nil {
+		return err
+	}
+	if err := ch.QueueBind(Unrouted, "", Unrouted, false, nil); err != nil {
+		return fmt.Errorf("bind queue %q to its exchange: %w", Unrouted, err)
+	}
+	return nil
+}
+
 // Declare declares the consumer's exchange, queues and binding.
 func (c Consumer) Declare(ch Channel) error {
 	if err := DeclareExchange(ch, c.Exchange); err != nil {
 		return err
 	}
-	if err := declareQueue(ch, c.DeadQueue(), nil); err != nil {
+	if err := declareQueue(ch, c.DeadQueue(), amqp.Table{"x-delivery-limit": int64(deadDeliveryLimit)}); err != nil {
 		return err
 	}
 	for _, delay := range RetryDelays {
@@ -107,9 +130,6 @@ func deadLetterTo(queue string, args amqp.Table) amqp.Table {
 }
 
 func declareQueue(ch Channel, name string, args amqp.Table) error {
-	if args == nil {
-		args = amqp.Table{}
-	}
 	args["x-queue-type"] = "quorum"
 	_, err := ch.QueueDeclare(name, true, false, false, false, args)
 	if refused := (*amqp.Error)(nil); errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
