@@ -8,11 +8,13 @@ import (
 	"database/sql"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -158,12 +160,17 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 	return answer.StatusCode, string(text), nil
 }
 
-// FreeAddr is a loopback address with a port that is free at the moment.
+// FreeAddr is a loopback address with a port that is free at the moment. It lies below the ports that the system gives to
+// outgoing connections, so that none takes it while a service that was killed is not back yet.
 func FreeAddr(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	const first, count, tries = 12000, 6000, 100
+	var err error
+	for range tries {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(count)))
+		var listener net.Listener
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr); err == nil {
+			return addr, listener.Close()
+		}
 	}
-	addr := listener.Addr().String()
-	return addr, listener.Close()
+	return "", fmt.Errorf("find a free port: %w", err)
 }

@@ -66,7 +66,7 @@ func (r *RabbitMQ) startEpmd(ctx context.Context) (*Process, error) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for portFree(r.port[portEpmd]) {
+	for !portAnswers(ctx, r.port[portEpmd]) {
 		select {
 		case <-tick.C:
 		case <-epmd.Done():

@@ -61,7 +61,8 @@ func (l *fileLock) release() {
 	}
 }
 
-// machineLocks is the folder of the locks that all our processes of one user share, whatever module they run from.
+// machineLocks is the folder of the locks that all our processes of one user share, whatever module they run from and
+// wherever their TMPDIR is.
 func machineLocks() string {
-	return filepath.Join(os.TempDir(), "tailbox-locks-"+strconv.Itoa(os.Getuid()))
+	return filepath.Join("/tmp", "tailbox-locks-"+strconv.Itoa(os.Getuid()))
 }

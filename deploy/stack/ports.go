@@ -69,6 +69,17 @@ func (p *ports) release() {
 // loopback is the address of a port on this machine.
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
+// portAnswers tells whether something listens. It asks by connecting: to bind the port, even for a moment, can take it away
+// from the very process that is about to listen.
+func portAnswers(ctx context.Context, port int) bool {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", loopback(port))
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 func portFree(port int) bool {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", loopback(port)) // binding does not wait
 	if err != nil {
