@@ -18,8 +18,11 @@ type Config struct {
 	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts."`
 	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
 	Outbox     string     `name:"outbox-table" env:"OUTBOX_TABLE" default:"outbox" help:"Table whose inserts are published: name, or database.name."`
-	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to. Declared as a durable topic exchange if it is missing."`
-	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose aggregate_type, aggregate_id or type."`
+	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to, with braces as in ROUTING_KEY. One of a fixed name is declared as a durable topic exchange if it is missing."`
+	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose id, aggregate_type, aggregate_id, aggregate_version, type, created_at or header.NAME."`
+
+	MessageFormat     string `name:"message-format" env:"MESSAGE_FORMAT" default:"plain" help:"Form of the messages: plain, or cloudevents (the attributes of a CloudEvent 1.0 in binary mode as further headers)."`
+	CloudEventsPrefix string `name:"cloudevents-prefix" env:"CLOUDEVENTS_PREFIX" default:"cloudEvents_" help:"What the names of CloudEvents headers begin with."`
 
 	Window             int           `name:"window" env:"WINDOW" default:"1000" help:"Most events that may be sent and not confirmed."`
 	CheckpointInterval time.Duration `name:"checkpoint-interval" env:"CHECKPOINT_INTERVAL" default:"200ms" help:"Least time between two saves of the checkpoint."`
@@ -35,6 +38,12 @@ const (
 	onUnroutablePark = "park"
 )
 
+// Values of MESSAGE_FORMAT.
+const (
+	formatPlain       = "plain"
+	formatCloudEvents = "cloudevents"
+)
+
 const maxWindow = 50000
 
 // Validate tells all that is wrong with the settings.
@@ -43,7 +52,7 @@ func (c *Config) Validate() error {
 		c.Common.Validate(),
 		ops.Required("MYSQL_DSN", c.MySQLDSN, "cdc:password@tcp(127.0.0.1:3306)/tailbox"),
 		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
-		ops.Required("EXCHANGE", c.Exchange, "outbox.events"),
+		ops.OneOf("MESSAGE_FORMAT", c.MessageFormat, formatPlain, formatCloudEvents),
 		ops.Positive("WINDOW", c.Window),
 		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
@@ -63,12 +72,14 @@ func (c *Config) Validate() error {
 			errs = append(errs, err)
 		}
 	}
-	if c.AMQPURL != "" && c.Exchange != "" {
-		_, err := publish.New(publish.Config{URL: c.AMQPURL.Reveal(), Exchange: c.Exchange})
+	if c.AMQPURL != "" {
+		_, err := publish.New(publish.Config{URL: c.AMQPURL.Reveal()})
 		errs = append(errs, err)
 	}
-	if _, err := publish.ParseTemplate(c.RoutingKey); err != nil {
-		errs = append(errs, errors.Join(errors.New("ROUTING_KEY"), err))
+	for _, template := range []struct{ name, text string }{{"EXCHANGE", c.Exchange}, {"ROUTING_KEY", c.RoutingKey}} {
+		if _, err := publish.ParseTemplate(template.text); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", template.name, err))
+		}
 	}
 	return errors.Join(errs...)
 }

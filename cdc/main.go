@@ -67,16 +67,9 @@ func run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	routing, err := publish.ParseTemplate(cfg.RoutingKey)
+	publisher, err := newPublisher(cfg)
 	if err != nil {
-		return fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
-	}
-	publisher, err := publish.New(publish.Config{
-		URL: cfg.AMQPURL.Reveal(), Exchange: cfg.Exchange, RoutingKey: routing,
-		Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window, Park: cfg.OnUnroutable == onUnroutablePark,
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+		return err
 	}
 
 	// What is seen from outside.
@@ -128,6 +121,26 @@ func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader,
 		Own:   binlog.Table{Schema: server.DBName, Name: checkpoint.Table},
 		Start: binlog.Start(cfg.Start), Fence: store.Fence,
 	}), nil
+}
+
+func newPublisher(cfg Config) (*publish.Publisher, error) {
+	exchange, err := publish.ParseTemplate(cfg.Exchange)
+	if err != nil {
+		return nil, fmt.Errorf("%w: EXCHANGE: %w", ops.ErrBadConfig, err)
+	}
+	routing, err := publish.ParseTemplate(cfg.RoutingKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
+	}
+	publisher, err := publish.New(publish.Config{
+		URL: cfg.AMQPURL.Reveal(), Exchange: exchange, RoutingKey: routing,
+		Format: publish.Format{CloudEvents: cfg.MessageFormat == formatCloudEvents, Prefix: cfg.CloudEventsPrefix, Source: "/tailbox/" + cfg.RelayName},
+		Park:   cfg.OnUnroutable == onUnroutablePark, Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	return publisher, nil
 }
 
 // preflight waits until the source can be reached, and ends the process when its settings, the user's rights or the table

@@ -1,14 +1,13 @@
 package publish
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"tailbox/cdc/relay"
 	"tailbox/schema"
+	"tailbox/schema/topology"
 )
 
 // maxShortString is AMQP's limit for keys, names and the short properties. A longer one closes the whole connection, so
@@ -17,75 +16,41 @@ const maxShortString = 255
 
 const appID = "tailbox"
 
-// Template makes a text for each event from the event's fields in braces.
-type Template struct{ parts []part }
-
-// part is a literal, or a field when get is set.
-type part struct {
-	literal string
-	get     func(e *schema.Event) string
+// Format is the form of a message.
+type Format struct {
+	// CloudEvents adds the attributes of a CloudEvent 1.0 in binary mode as headers; the content type is the property.
+	CloudEvents bool
+	// Prefix is what the attributes' names begin with. Defaults to DefaultPrefix.
+	Prefix string
+	// Source is the attribute source of every event, a URI reference; the aggregate's type is appended as a last segment.
+	Source string
 }
 
-var fields = map[string]func(e *schema.Event) string{
-	"aggregate_type": func(e *schema.Event) string { return e.AggregateType },
-	"aggregate_id":   func(e *schema.Event) string { return e.AggregateID },
-	"type":           func(e *schema.Event) string { return e.Type },
-}
+// DefaultPrefix is that of the CloudEvents binding for AMQP 1.0, which RabbitMQ's conversion of headers arrives at.
+const DefaultPrefix = "cloudEvents_"
 
-// ParseTemplate reads a template such as {aggregate_type}.{type}.
-func ParseTemplate(text string) (Template, error) {
-	var t Template
-	for rest := text; rest != ""; {
-		literal, tail, found := strings.Cut(rest, "{")
-		if literal != "" {
-			t.parts = append(t.parts, part{literal: literal})
-		}
-		if !found {
-			break
-		}
-		name, after, closed := strings.Cut(tail, "}")
-		get := fields[name]
-		if !closed || get == nil {
-			return Template{}, fmt.Errorf("%q: a brace encloses one of aggregate_type, aggregate_id and type", text)
-		}
-		t.parts = append(t.parts, part{get: get})
-		rest = after
-	}
-	if len(t.parts) == 0 {
-		return Template{}, errors.New("the template is empty")
-	}
-	return t, nil
-}
+// target is where a message goes.
+type target struct{ exchange, key string }
 
-// For is the template's text for an event.
-func (t Template) For(e *schema.Event) string {
-	var b strings.Builder
-	for _, p := range t.parts {
-		if p.get != nil {
-			b.WriteString(p.get(e))
-		} else {
-			b.WriteString(p.literal)
-		}
-	}
-	return b.String()
-}
-
-// message makes the routing key and the message of a row, or says why it cannot be one. The error holds no value.
-func message(routing Template, row *relay.Row) (key string, m amqp.Publishing, err error) {
+// message makes the message of a row and its target, or says why it cannot be one. The error holds no value.
+func (c *Config) message(row *relay.Row) (to target, m amqp.Publishing, err error) {
 	e := &row.Event
-	key = routing.For(e)
+	to = target{exchange: c.Exchange.For(e), key: c.RoutingKey.For(e)}
+	if row.Parked {
+		to.exchange = topology.Unrouted
+	}
 	for _, short := range []struct{ name, value string }{
-		{"routing key", key}, {"message id", e.ID}, {"type", e.Type},
+		{"exchange", to.exchange}, {"routing key", to.key}, {"message id", e.ID}, {"type", e.Type},
 	} {
 		if len(short.value) > maxShortString {
-			return "", m, fmt.Errorf("the %s has %d bytes, AMQP allows %d", short.name, len(short.value), maxShortString)
+			return to, m, fmt.Errorf("the %s has %d bytes, AMQP allows %d", short.name, len(short.value), maxShortString)
 		}
 	}
 
-	headers := make(amqp.Table, len(e.Headers)+5)
+	headers := make(amqp.Table, len(e.Headers)+12)
 	for name, value := range e.Headers {
 		if len(name) > maxShortString {
-			return "", m, fmt.Errorf("a header's name has %d bytes, AMQP allows %d", len(name), maxShortString)
+			return to, m, fmt.Errorf("a header's name has %d bytes, AMQP allows %d", len(name), maxShortString)
 		}
 		headers[name] = value
 	}
@@ -94,8 +59,11 @@ func message(routing Template, row *relay.Row) (key string, m amqp.Publishing, e
 	headers[schema.HeaderAggregateVersion] = int64(e.AggregateVersion)
 	headers[schema.HeaderCreatedAt] = e.CreatedAt.UTC().Format(schema.TimeFormat)
 	headers[schema.HeaderSourcePosition] = row.Position
+	if c.Format.CloudEvents {
+		c.Format.attributes(headers, e)
+	}
 
-	return key, amqp.Publishing{
+	return to, amqp.Publishing{
 		MessageId:    e.ID,
 		Type:         e.Type,
 		Timestamp:    e.CreatedAt,
@@ -105,4 +73,14 @@ func message(routing Template, row *relay.Row) (key string, m amqp.Publishing, e
 		Headers:      headers,
 		Body:         e.Payload,
 	}, nil
+}
+
+// attributes adds those of a CloudEvent. Times are text: AMQP's own have no fractions of a second.
+func (f Format) attributes(headers amqp.Table, e *schema.Event) {
+	headers[f.Prefix+"specversion"] = "1.0"
+	headers[f.Prefix+"id"] = e.ID
+	headers[f.Prefix+"source"] = f.Source + "/" + e.AggregateType
+	headers[f.Prefix+"type"] = e.Type
+	headers[f.Prefix+"subject"] = e.AggregateID
+	headers[f.Prefix+"time"] = e.CreatedAt.UTC().Format(schema.TimeFormat)
 }

@@ -31,16 +31,33 @@ func setup(t *testing.T) *bundle {
 	t.Helper()
 	b := &bundle{t: t, url: schematest.Vhost(t)}
 	b.name = "publish test " + b.url[strings.LastIndex(b.url, "/"):]
-	routing, err := publish.ParseTemplate("{aggregate_type}.{type}")
-	require.NoError(t, err)
-	b.pub, err = publish.New(publish.Config{URL: b.url, Exchange: topology.Exchange, RoutingKey: routing, Name: b.name, Window: 100})
-	require.NoError(t, err)
+	b.configure(publish.Config{})
 	conn, err := amqp.Dial(b.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	b.ch, err = conn.Channel()
 	require.NoError(t, err)
 	return b
+}
+
+// configure makes the publisher anew.
+func (b *bundle) configure(cfg publish.Config) {
+	b.t.Helper()
+	var err error
+	cfg.URL, cfg.Name, cfg.Window = b.url, b.name, 100
+	if _, fixed := cfg.Exchange.Fixed(); fixed {
+		cfg.Exchange = template(b.t, topology.Exchange)
+	}
+	cfg.RoutingKey = template(b.t, "{aggregate_type}.{type}")
+	b.pub, err = publish.New(cfg)
+	require.NoError(b.t, err)
+}
+
+func template(t *testing.T, text string) publish.Template {
+	t.Helper()
+	made, err := publish.ParseTemplate(text)
+	require.NoError(t, err)
+	return made
 }
 
 func (b *bundle) open() relay.Session {
@@ -155,10 +172,7 @@ func TestAnEventThatReachesNoQueueIsReturnedNeverConfirmed(t *testing.T) {
 func TestAParkedEventIsConfirmedInTheUnroutedQueueWithItsRoutingKey(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	routing, err := publish.ParseTemplate("{aggregate_type}.{type}")
-	require.NoError(t, err)
-	b.pub, err = publish.New(publish.Config{URL: b.url, Exchange: topology.Exchange, RoutingKey: routing, Park: true})
-	require.NoError(t, err)
+	b.configure(publish.Config{Park: true})
 	s := b.open()
 	batch := rows(1, 2)
 	s.Publish(batch)
@@ -234,21 +248,72 @@ func TestAnEventThatCannotBeAMessageIsPoisonAndTheRestGoesOn(t *testing.T) {
 	b.confirmed(s, 5)
 }
 
+func TestTheExchangeMayBeMadeForEachEvent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.configure(publish.Config{Exchange: template(t, "events.{aggregate_type}")})
+	for _, kind := range []string{"customer", "order"} {
+		require.NoError(t, b.ch.ExchangeDeclare("events."+kind, "fanout", true, false, false, false, nil))
+		_, err := b.ch.QueueDeclare(kind, true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
+		require.NoError(t, err)
+		require.NoError(t, b.ch.QueueBind(kind, "", "events."+kind, false, nil))
+	}
+	s := b.open()
+	batch := append(rows(1, 1), rows(2, 1, func(e *schema.Event) { e.AggregateType = "order" })...)
+	s.Publish(batch)
+	b.confirmed(s, 2)
+	for i, queue := range []string{"customer", "order"} {
+		m, ok, err := b.ch.Get(queue, true)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, batch[i].Event.ID, m.MessageId)
+	}
+}
+
+func TestACloudEventHasItsAttributesAsHeaders(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.configure(publish.Config{Format: publish.Format{CloudEvents: true, Source: "/tailbox/default"}, Park: true})
+	s := b.open()
+	batch := rows(1, 1)
+	batch[0].Parked = true // straight to a queue that can be looked into
+	s.Publish(batch)
+	b.confirmed(s, 1)
+	m, ok, err := b.ch.Get(topology.Unrouted, true)
+	require.NoError(t, err)
+	require.True(t, ok)
+	e := batch[0].Event
+	require.Equal(t, "application/json", m.ContentType)
+	for name, want := range map[string]string{
+		"specversion": "1.0", "id": e.ID, "source": "/tailbox/default/customer", "type": "CustomerCreated", "subject": e.AggregateID,
+		"time": e.CreatedAt.Format(schema.TimeFormat),
+	} {
+		require.Equal(t, want, m.Headers["cloudEvents_"+name], name)
+	}
+	require.Equal(t, string(e.Payload), string(m.Body))
+}
+
+func TestATemplateTakesEveryFieldAndRefusesOthers(t *testing.T) {
+	t.Parallel()
+	e := schematest.Event(func(e *schema.Event) { e.Headers = map[string]string{"tenant": "acme"} })
+	made := template(t, "{header.tenant}/{aggregate_type}.{type}.{aggregate_version}.{id}.{aggregate_id}.{created_at}{header.none}")
+	require.Equal(t, "acme/customer.CustomerCreated.1."+e.ID+"."+e.AggregateID+"."+e.CreatedAt.Format(schema.TimeFormat), made.For(&e))
+	for _, text := range []string{"", "{nobody}", "{type", "{header.}", strings.Repeat("x", 256)} {
+		_, err := publish.ParseTemplate(text)
+		require.Error(t, err, text)
+	}
+}
+
 func TestOpenTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	routing, err := publish.ParseTemplate("{type}")
-	require.NoError(t, err)
-	wrong, err := publish.New(publish.Config{URL: strings.Replace(b.url, "guest:guest", "guest:wrong", 1), Exchange: "x", RoutingKey: routing})
+	wrong, err := publish.New(publish.Config{
+		URL: strings.Replace(b.url, "guest:guest", "guest:wrong", 1), Exchange: template(t, "x"), RoutingKey: template(t, "{type}")})
 	require.NoError(t, err)
 	_, err = wrong.Open(t.Context())
 	require.ErrorContains(t, err, "403")
 	require.NotContains(t, err.Error(), "wrong")
 
-	_, err = publish.New(publish.Config{URL: "http://x", Exchange: "x"})
+	_, err = publish.New(publish.Config{URL: "http://x"})
 	require.ErrorContains(t, err, "AMQP_URL is not of the form")
-	for _, text := range []string{"", "{nobody}", "{type"} {
-		_, err = publish.ParseTemplate(text)
-		require.Error(t, err, text)
-	}
 }

@@ -28,10 +28,13 @@ type Config struct {
 	URL string
 	// TLS is used with amqps://. Nil verifies the server with the system's roots.
 	TLS *tls.Config
-	// Exchange is where events go. It is declared as a durable topic exchange if it is missing.
-	Exchange string
+	// Exchange is where events go, made for each event. One of a fixed name is declared as a durable topic exchange if it
+	// is missing; those that a template makes have to be there.
+	Exchange Template
 	// RoutingKey is made for each event.
 	RoutingKey Template
+	// Format is the form of the messages.
+	Format Format
 	// Park declares the unrouted exchange and queue, where rows go that are Parked.
 	Park bool
 	// Name is what the broker shows as the connection's name.
@@ -60,8 +63,8 @@ func New(cfg Config) (*Publisher, error) {
 	if _, err := amqp.ParseURI(cfg.URL); err != nil {
 		return nil, errors.New("AMQP_URL is not of the form amqp://user:password@host:5672/vhost")
 	}
-	if cfg.Exchange == "" || len(cfg.Exchange) > maxShortString {
-		return nil, fmt.Errorf("EXCHANGE: %q is not a name of 1 to %d bytes", cfg.Exchange, maxShortString)
+	if cfg.Format.Prefix == "" {
+		cfg.Format.Prefix = DefaultPrefix
 	}
 	if cfg.Window <= 0 {
 		cfg.Window = relay.DefaultWindow
@@ -94,9 +97,11 @@ func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 		link.abort()
 		return nil, fmt.Errorf("open a channel: %w", err)
 	}
-	if err := ensureExchange(conn, p.cfg.Exchange); err != nil {
-		link.abort()
-		return nil, err
+	if name, fixed := p.cfg.Exchange.Fixed(); fixed {
+		if err := ensureExchange(conn, name); err != nil {
+			link.abort()
+			return nil, err
+		}
 	}
 	if p.cfg.Park {
 		if err := topology.DeclareUnrouted(ch); err != nil {

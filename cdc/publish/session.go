@@ -10,7 +10,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"tailbox/cdc/relay"
-	"tailbox/schema/topology"
 )
 
 // Session is a relay.Session: one connection with one channel, and three goroutines that end together. The writer alone
@@ -138,7 +137,7 @@ func (s *Session) write() {
 
 func (s *Session) send(row *relay.Row) bool {
 	f := flight{seq: row.Seq, id: row.Event.ID}
-	key, m, err := message(s.cfg.RoutingKey, row)
+	to, m, err := s.cfg.message(row)
 	switch {
 	case err != nil:
 		f.poison = fmt.Errorf("event %s of %s cannot be a message: %w", row.Event.ID, row.Position, err)
@@ -146,11 +145,7 @@ func (s *Session) send(row *relay.Row) bool {
 		return false // the library sees it too and reports it
 	default:
 		f.sentAt = time.Now()
-		exchange := s.cfg.Exchange
-		if row.Parked {
-			exchange = topology.Unrouted
-		}
-		if f.confirm, err = s.ch.PublishWithDeferredConfirm(exchange, key, true, false, m); err != nil {
+		if f.confirm, err = s.ch.PublishWithDeferredConfirm(to.exchange, to.key, true, false, m); err != nil {
 			s.end(fmt.Errorf("publish: %w", err))
 			return false
 		}
