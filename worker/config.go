@@ -19,6 +19,7 @@ type Config struct {
 	Batch       int        `name:"batch" env:"BATCH" default:"64" help:"How many waiting events at most are applied by one transaction; 1 gives each its own."`
 	Prefetch    int        `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
 	MaxAttempts int        `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
+	AdminToken  ops.Secret `name:"admin-token" env:"ADMIN_TOKEN" help:"Who changes something over HTTP shows this as a bearer token. Without it, nothing can be changed."`
 	Migrate     bool       `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
 	MigrateDSN  ops.Secret `name:"migrate-dsn" env:"MIGRATE_DSN" help:"The database with a user that may change tables, for MIGRATE. Defaults to MYSQL_DSN."`
 }

@@ -75,7 +75,7 @@ func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
 			return worker.Run(ctx)
 		},
 		func(context.Context) error {
-			return ops.Serve(serving, cfg.Common, routes(worker, registry), func(addr net.Addr) {
+			return ops.Serve(serving, cfg.Common, routes(worker, cfg.AdminToken, registry), func(addr net.Addr) {
 				log.Info("serving HTTP", zap.Stringer("address", addr))
 			})
 		},
@@ -98,11 +98,13 @@ func open(dsn ops.Secret, conns int) (*sql.DB, error) {
 }
 
 // routes are the worker's HTTP calls.
-func routes(worker *consume.Worker, metrics prometheus.Gatherer) http.Handler {
+func routes(worker *consume.Worker, token ops.Secret, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	ops.Probes(mux, worker.Unready, metrics)
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		ops.WriteJSON(w, http.StatusOK, worker.Stats())
 	})
+	mux.HandleFunc("GET /dead-letters", func(w http.ResponseWriter, r *http.Request) { list(w, r, worker) })
+	mux.HandleFunc("POST /dead-letters/redrive", admin(token, func(w http.ResponseWriter, r *http.Request) { redrive(w, r, worker) }))
 	return mux
 }

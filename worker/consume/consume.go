@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -109,6 +110,7 @@ type Worker struct {
 	log      *zap.Logger
 	metrics  *metrics
 	status   status
+	dead     sync.Mutex // one call at a time looks at the dead letters
 }
 
 // New checks the settings, all at once, and returns a worker for the queue that applies events with the handler of their

@@ -1,0 +1,186 @@
+package consume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"tailbox/schema"
+)
+
+// deadFor bounds one call that looks at the dead letters, below the time that an HTTP server gives an answer.
+const deadFor = 10 * time.Second
+
+// ErrNoDeadLetter is returned by Redrive when no dead letter has the message id: it was redriven before, or it never died.
+var ErrNoDeadLetter = errors.New("no such dead letter")
+
+// DeadLetter is what DeadLetters tells of a message: never its payload.
+type DeadLetter struct {
+	MessageID        string `json:"message_id"`
+	Type             string `json:"type"`
+	AggregateType    string `json:"aggregate_type"`
+	AggregateID      string `json:"aggregate_id"`
+	AggregateVersion int64  `json:"aggregate_version"`
+	Reason           string `json:"reason"`
+	Attempts         int64  `json:"attempts"`
+	FailedAt         string `json:"failed_at"` // RFC 3339 in UTC; empty when the broker itself sent it here
+}
+
+// Redriven is what Redrive did.
+type Redriven struct {
+	Redriven  int `json:"redriven"`
+	Remaining int `json:"remaining"` // dead letters that were not looked at, because time ran out: call again
+}
+
+// DeadLetters lists at most so many dead letters, the oldest first, and tells how many there are. They stay where they are.
+func (w *Worker) DeadLetters(ctx context.Context, limit int) (letters []DeadLetter, total int, err error) {
+	letters = []DeadLetter{}
+	err = w.browse(ctx, func(b *browser) error {
+		for len(letters) < limit {
+			d, some, err := b.next(ctx)
+			if err != nil {
+				return err
+			}
+			if !some {
+				break
+			}
+			b.keep(d)
+			letters = append(letters, letterOf(d))
+		}
+		total, err = b.ahead()
+		total += len(letters)
+		return err
+	})
+	return letters, total, err
+}
+
+func letterOf(d amqp.Delivery) DeadLetter {
+	text := func(header string) string { s, _ := d.Headers[header].(string); return s }
+	return DeadLetter{
+		MessageID: d.MessageId, Type: d.Type,
+		AggregateType: text(schema.HeaderAggregateType), AggregateID: text(schema.HeaderAggregateID),
+		AggregateVersion: max(0, integer(d.Headers[schema.HeaderAggregateVersion])),
+		Reason:           text(HeaderError), Attempts: max(0, integer(d.Headers[HeaderAttempts])), FailedAt: text(HeaderFailedAt),
+	}
+}
+
+// Redrive sends a dead letter back to the work queue, or all that are there when called if the id is empty, in the order in
+// which they died. There they count as new: they pass the inbox and the handler's order check, which makes redriving safe to
+// repeat. An error after some were sent leaves those sent.
+//
+// Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
+// between leaves it in both.
+func (w *Worker) Redrive(ctx context.Context, messageID string) (done Redriven, err error) {
+	until := time.Now().Add(deadFor)
+	err = w.browse(ctx, func(b *browser) error {
+		for time.Now().Before(until) {
+			d, some, err := b.next(ctx)
+			if err != nil || !some {
+				return err
+			}
+			if messageID != "" && d.MessageId != messageID {
+				b.keep(d)
+				continue
+			}
+			if err := b.sendBack(ctx, d); err != nil {
+				return err
+			}
+			done.Redriven++
+		}
+		done.Remaining, err = b.ahead()
+		return err
+	})
+	if err == nil && messageID != "" && done == (Redriven{}) {
+		err = ErrNoDeadLetter
+	}
+	return done, err
+}
+
+// browser goes once through the dead letters, from the oldest on. It holds what it passes, so that it sees nothing twice.
+type browser struct {
+	w     *Worker
+	link  *publisher
+	began string // RFC 3339, as the letters have it
+	kept  uint64 // the last one that stays
+}
+
+// browse connects, lets look, and gives back what stays.
+func (w *Worker) browse(ctx context.Context, look func(*browser) error) error {
+	w.dead.Lock()
+	defer w.dead.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadFor+closeTimeout)
+	defer cancel()
+	link, err := openPublisher(ctx, w.url, "tailbox worker "+w.cfg.Name+" (looks at dead letters)", 1)
+	if err != nil {
+		w.log.Warn("dead letters cannot be reached", zap.Error(err))
+		return err
+	}
+	defer link.abort()
+	err = link.bounded(ctx, deadFor+closeTimeout, func() error {
+		return (&browser{w: w, link: link, began: time.Now().UTC().Format(schema.TimeFormat)}).run(look)
+	})
+	if err != nil {
+		w.log.Warn("looking at the dead letters broke off", zap.Error(err))
+		return err
+	}
+	return link.close(ctx)
+}
+
+func (b *browser) run(look func(*browser) error) error {
+	if err := b.w.queue.Declare(b.link.ch); err != nil {
+		return err
+	}
+	if err := look(b); err != nil {
+		return err
+	}
+	if b.kept == 0 {
+		return nil
+	}
+	// A nack and not the channel's end, which RabbitMQ 4.3 counts as a failed delivery.
+	if err := b.link.ch.Nack(b.kept, true, true); err != nil {
+		return fmt.Errorf("give back dead letters: %w", err)
+	}
+	return nil
+}
+
+// next is the next dead letter of those that were there at the start; what dies meanwhile is left for another time. The
+// queue's length cannot tell how many these are: for a moment it leaves out what somebody has just given back.
+func (b *browser) next(ctx context.Context) (d amqp.Delivery, some bool, err error) {
+	if ctx.Err() != nil {
+		return d, false, ctx.Err()
+	}
+	if d, some, err = b.link.ch.Get(b.w.queue.DeadQueue(), false); err != nil {
+		return d, false, fmt.Errorf("get dead letter: %w", err)
+	}
+	if failedAt, _ := d.Headers[HeaderFailedAt].(string); some && failedAt > b.began {
+		b.keep(d)
+		return d, false, nil
+	}
+	return d, some, nil
+}
+
+// ahead counts the dead letters that were not looked at.
+func (b *browser) ahead() (int, error) {
+	q, err := b.link.ch.QueueDeclarePassive(b.w.queue.DeadQueue(), true, false, false, false, nil)
+	if err != nil {
+		return 0, fmt.Errorf("count dead letters: %w", err)
+	}
+	return q.Messages, nil
+}
+
+func (b *browser) keep(d amqp.Delivery) { b.kept = d.DeliveryTag }
+
+func (b *browser) sendBack(ctx context.Context, d amqp.Delivery) error {
+	if err := b.link.publish(ctx, b.w.queue.Queue, copyOf(d, nil)); err != nil {
+		return err
+	}
+	if err := b.link.ch.Ack(d.DeliveryTag, false); err != nil {
+		return fmt.Errorf("take redriven message off the dead letters: %w", err)
+	}
+	b.w.log.Info("redriven", zap.String("event_id", d.MessageId), zap.String("type", d.Type))
+	return nil
+}
