@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -23,6 +24,11 @@ import (
 )
 
 func main() {
+	// What lives is the window, which is bounded, and what dies is each row: collecting later costs a few MiB and saves a
+	// fifth of the CPU (BenchmarkDrain).
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 	ops.Main(func(ctx context.Context) error {
 		var cfg Config
 		service := ops.Service{

@@ -32,8 +32,9 @@ const DefaultPrefix = "cloudEvents_"
 // target is where a message goes.
 type target struct{ exchange, key string }
 
-// message makes the message of a row and its target, or says why it cannot be one. The error holds no value.
-func (c *Config) message(row *relay.Row) (to target, m amqp.Publishing, err error) {
+// message makes the message of a row and its target, or says why it cannot be one. The error holds no value. The headers
+// are cleared and filled: the message is valid until the next one is made with them.
+func (c *Config) message(row *relay.Row, headers amqp.Table) (to target, m amqp.Publishing, err error) {
 	e := &row.Event
 	to = target{exchange: c.Exchange.For(e), key: c.RoutingKey.For(e)}
 	if row.Parked {
@@ -47,7 +48,7 @@ func (c *Config) message(row *relay.Row) (to target, m amqp.Publishing, err erro
 		}
 	}
 
-	headers := make(amqp.Table, len(e.Headers)+12)
+	clear(headers)
 	for name, value := range e.Headers {
 		if len(name) > maxShortString {
 			return to, m, fmt.Errorf("a header's name has %d bytes, AMQP allows %d", len(name), maxShortString)

@@ -25,6 +25,7 @@ type Session struct {
 	flights  chan flight        // from the writer to the settler, in order of publishing
 	outcomes chan relay.Outcome // to the relay
 	returns  chan amqp.Return   // from the library; room for the whole window, so that it never drops one
+	headers  amqp.Table         // of the message that is being written, by the writer alone
 	closed   chan *amqp.Error   // from the library: the channel ended
 	lost     chan *amqp.Error   // from the library: the connection ended
 	blocked  chan amqp.Blocking // from the library
@@ -55,6 +56,7 @@ func newSession(cfg Config, conn *amqp.Connection, ch *amqp.Channel, link *wire)
 		batches:  make(chan []relay.Row, cfg.Window+1), // a batch has at least one row
 		flights:  make(chan flight, cfg.Window+1),
 		outcomes: make(chan relay.Outcome, cfg.Window+1),
+		headers:  amqp.Table{},
 		returns:  ch.NotifyReturn(make(chan amqp.Return, cfg.Window+1)),
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		lost:     conn.NotifyClose(make(chan *amqp.Error, 1)),
@@ -137,7 +139,7 @@ func (s *Session) write() {
 
 func (s *Session) send(row *relay.Row) bool {
 	f := flight{seq: row.Seq, id: row.Event.ID}
-	to, m, err := s.cfg.message(row)
+	to, m, err := s.cfg.message(row, s.headers)
 	switch {
 	case err != nil:
 		f.poison = fmt.Errorf("event %s of %s cannot be a message: %w", row.Event.ID, row.Position, err)
