@@ -25,5 +25,7 @@ REVOKE CREATE ON tailbox.relay_checkpoint FROM 'cdc'@'%';
 CREATE USER IF NOT EXISTS 'worker'@'%' IDENTIFIED BY '${WORKER_PASSWORD}';
 GRANT SELECT, INSERT, CREATE ON tailbox.inbox TO 'worker'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON tailbox.customer_profiles TO 'worker'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON tailbox.blocked_aggregates TO 'worker'@'%';
 REVOKE CREATE ON tailbox.inbox FROM 'worker'@'%';
 REVOKE CREATE ON tailbox.customer_profiles FROM 'worker'@'%';
+REVOKE CREATE ON tailbox.blocked_aggregates FROM 'worker'@'%';

@@ -19,6 +19,7 @@ type verdict struct {
 	problem problem // failed, permanent, gap
 	missing uint64  // gap
 	err     error   // stalled
+	by      string  // blocked: the dead event's message id
 }
 
 type kind int
@@ -29,6 +30,7 @@ const (
 	gap                   // too early
 	failed                // try again later, counted
 	permanent             // never try again
+	blocked               // follows an event of its aggregate to the dead letters
 	stalled               // the database would not, the message is not to blame: try again, not counted
 )
 
@@ -50,6 +52,10 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
 
+	block, err := w.findBlock(ctx, tx, m)
+	if err != nil {
+		return judge(ctx, err)
+	}
 	seen, err := inbox.Record(ctx, tx, w.cfg.Name, m.event.ID, m.hash)
 	if errors.Is(err, inbox.ErrIDReused) {
 		return verdict{kind: permanent, problem: problem{code: codeIDReused}}
@@ -57,14 +63,24 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	if err != nil {
 		return judge(ctx, err)
 	}
-	if seen {
-		return verdict{kind: duplicate}
-	}
-
 	outcome := verdict{kind: applied}
-	if err := call(ctx, handler, tx, m); err != nil {
-		if outcome = judge(ctx, err); outcome.kind != duplicate {
-			return outcome
+	switch {
+	case seen && !block.endsWith(m):
+		return verdict{kind: duplicate}
+	case seen:
+		outcome.kind = duplicate
+	case block.holds(m):
+		return verdict{kind: blocked, problem: problem{code: codeBlocked}, by: block.by}
+	default:
+		if err := call(ctx, handler, tx, m); err != nil {
+			if outcome = judge(ctx, err); outcome.kind != duplicate {
+				return outcome
+			}
+		}
+	}
+	if block.endsWith(m) {
+		if err := w.unblock(ctx, tx, m); err != nil {
+			return judge(ctx, err)
 		}
 	}
 	if err := tx.Commit(); err != nil {

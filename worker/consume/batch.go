@@ -12,6 +12,9 @@ import (
 	"tailbox/worker/inbox"
 )
 
+// errBlocked ends a batch with an event whose aggregate is blocked: each event then finds out for itself.
+var errBlocked = errors.New("an aggregate is blocked")
+
 // waiting is the message and those that wait behind it, at most a batch. None is waited for, so that a message which comes
 // alone is handled at once.
 func (sh *shard) waiting(first amqp.Delivery) []amqp.Delivery {
@@ -128,6 +131,9 @@ func (w *Worker) tryTogether(ctx context.Context, batch []*message) (duplicates 
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
 
+	if blocked, err := w.anyBlocked(ctx, tx, batch); err != nil || blocked {
+		return nil, errors.Join(errBlocked, err)
+	}
 	duplicates, err = w.recordAll(ctx, tx, batch)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,8 @@
 //
 // Order: events of one aggregate are handled one after the other, in the order of delivery. A handler that keeps versions
 // answers Gap for an event that is too early; the event then waits until those before it were applied. Events without
-// versions have no protection when one of them goes to the retry queue: those behind it pass.
+// versions have no protection when one of them goes to the retry queue: those behind it pass. Once an event is a dead letter,
+// the later ones of its aggregate follow it there, until it was redriven and applied; the table blocked_aggregates knows.
 package consume
 
 import (

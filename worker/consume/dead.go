@@ -27,7 +27,8 @@ type DeadLetter struct {
 	AggregateVersion int64  `json:"aggregate_version"`
 	Reason           string `json:"reason"`
 	Attempts         int64  `json:"attempts"`
-	FailedAt         string `json:"failed_at"` // RFC 3339 in UTC; empty when the broker itself sent it here
+	BlockedBy        string `json:"blocked_by"` // the dead letter that it only follows, or empty
+	FailedAt         string `json:"failed_at"`  // RFC 3339 in UTC; empty when the broker itself sent it here
 }
 
 // Redriven is what Redrive did.
@@ -64,13 +65,13 @@ func letterOf(d amqp.Delivery) DeadLetter {
 		MessageID: d.MessageId, Type: d.Type,
 		AggregateType: text(schema.HeaderAggregateType), AggregateID: text(schema.HeaderAggregateID),
 		AggregateVersion: max(0, integer(d.Headers[schema.HeaderAggregateVersion])),
-		Reason:           text(HeaderError), Attempts: max(0, integer(d.Headers[HeaderAttempts])), FailedAt: text(HeaderFailedAt),
+		Reason:           text(HeaderError), Attempts: max(0, integer(d.Headers[HeaderAttempts])), FailedAt: text(HeaderFailedAt), BlockedBy: text(HeaderBlockedBy),
 	}
 }
 
-// Redrive sends a dead letter back to the work queue, or all that are there when called if the id is empty, in the order in
+// Redrive sends a dead letter and those that it blocks back to the work queue, or all that are there when called if the id is empty, in the order in
 // which they died. There they count as new: they pass the inbox and the handler's order check, which makes redriving safe to
-// repeat. An error after some were sent leaves those sent.
+// repeat. Those that arrive while the dead event is not applied yet, because it fails again, follow it once more. An error after some were sent leaves those sent.
 //
 // Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
 // between leaves it in both.
@@ -82,7 +83,7 @@ func (w *Worker) Redrive(ctx context.Context, messageID string) (done Redriven, 
 			if err != nil || !some {
 				return err
 			}
-			if messageID != "" && d.MessageId != messageID {
+			if messageID != "" && d.MessageId != messageID && d.Headers[HeaderBlockedBy] != messageID {
 				b.keep(d)
 				continue
 			}

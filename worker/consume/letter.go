@@ -13,6 +13,9 @@ const (
 	HeaderError    = "x-error"     // the reason, a code and at times a detail behind a colon
 	HeaderFailedAt = "x-failed-at" // RFC 3339, microseconds, UTC
 
+	// HeaderBlockedBy is the message id of the dead letter that this one only follows: an earlier event of its aggregate.
+	HeaderBlockedBy = "blocked_by"
+
 	// headerWaitsFor is the version that a message in a retry queue waited for; absent when it waited for none.
 	headerWaitsFor = "x-waits-for"
 )
@@ -40,6 +43,7 @@ const (
 	codeFailed      = "handler_failed"
 	codePanicked    = "handler_panicked"
 	codeTimeout     = "handler_timeout"
+	codeBlocked     = "blocked"
 )
 
 // copyOf is the message for another queue: the same body and properties, and headers with some more.
@@ -75,7 +79,7 @@ func copyOf(d amqp.Delivery, more amqp.Table) amqp.Publishing {
 func brokers(header string) bool {
 	switch header {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
-		HeaderAttempts, HeaderError, HeaderFailedAt, headerWaitsFor:
+		HeaderAttempts, HeaderError, HeaderFailedAt, HeaderBlockedBy, headerWaitsFor:
 		return true
 	}
 	return strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")

@@ -28,12 +28,24 @@ type message struct {
 // key names the aggregate; order is kept per key.
 func (m *message) key() string { return m.event.AggregateType + "\x00" + m.event.AggregateID }
 
-// shardOf picks one of n shards, always the same one for an aggregate. A message that names no aggregate goes anywhere.
-func shardOf(d amqp.Delivery, n int) int {
+// aggregateKey is the key of a delivery that may not be readable.
+func aggregateKey(d amqp.Delivery) string {
 	kind, _ := d.Headers[schema.HeaderAggregateType].(string)
 	id, _ := d.Headers[schema.HeaderAggregateID].(string)
+	return kind + "\x00" + id
+}
+
+// namesAggregate tells whether a delivery that may not be readable has both parts of the key.
+func namesAggregate(d amqp.Delivery) bool {
+	kind, _ := d.Headers[schema.HeaderAggregateType].(string)
+	id, _ := d.Headers[schema.HeaderAggregateID].(string)
+	return kind != "" && id != ""
+}
+
+// shardOf picks one of n shards, always the same one for an aggregate. A message that names no aggregate goes anywhere.
+func shardOf(d amqp.Delivery, n int) int {
 	hash := fnv.New64a()
-	_, _ = hash.Write([]byte(kind + "\x00" + id)) // never fails
+	_, _ = hash.Write([]byte(aggregateKey(d))) // never fails
 	return int(hash.Sum64() % uint64(n))
 }
 
@@ -136,7 +148,7 @@ func extraHeaders(headers amqp.Table) map[string]string {
 		}
 	}
 	for _, own := range []string{schema.HeaderAggregateType, schema.HeaderAggregateID, schema.HeaderAggregateVersion,
-		schema.HeaderCreatedAt, schema.HeaderSourcePosition} {
+		schema.HeaderCreatedAt, schema.HeaderSourcePosition, HeaderBlockedBy} {
 		delete(extra, own)
 	}
 	return extra

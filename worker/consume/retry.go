@@ -2,6 +2,7 @@ package consume
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -39,13 +40,28 @@ func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
 	sh.toDead(ctx, d, why, attemptsOf(d)+1)
 }
 
+// toDead blocks the event's aggregate, then sends the event to the dead-letter queue.
 func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
-	more := amqp.Table{
+	if !sh.block(ctx, d) {
+		sh.left = append(sh.left, d)
+		return
+	}
+	sh.sendDead(ctx, d, why, attempts, nil)
+}
+
+// followToDead sends a good event after an earlier one of its aggregate, lest it passes that. It was not tried.
+func (sh *shard) followToDead(ctx context.Context, m *message, v verdict) {
+	sh.sendDead(ctx, m.delivery, v.problem, m.attempts, amqp.Table{HeaderBlockedBy: v.by})
+}
+
+func (sh *shard) sendDead(ctx context.Context, d amqp.Delivery, why problem, attempts int, more amqp.Table) {
+	headers := amqp.Table{
 		HeaderAttempts: int64(attempts),
 		HeaderError:    why.String(),
 		HeaderFailedAt: time.Now().UTC().Format(schema.TimeFormat),
 	}
-	if sh.handOver(ctx, d, sh.w.queue.DeadQueue(), more, outcomeDead) {
+	maps.Copy(headers, more)
+	if sh.handOver(ctx, d, sh.w.queue.DeadQueue(), headers, outcomeDead) {
 		sh.w.log.Warn("sent to the dead-letter queue", zap.String("event_id", d.MessageId), zap.String("type", d.Type),
 			reason(why.code), zap.String("detail", why.detail), zap.Int("attempts", attempts))
 	}

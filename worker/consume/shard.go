@@ -82,6 +82,8 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 		sh.again(ctx, m, v.problem, 0)
 	case permanent:
 		sh.bury(ctx, m.delivery, v.problem)
+	case blocked:
+		sh.followToDead(ctx, m, v)
 	case stalled:
 		sh.left = append(sh.left, m.delivery)
 	}

@@ -1,0 +1,122 @@
+package consume
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"tailbox/deploy/ops"
+	"tailbox/schema"
+)
+
+// blockMost bounds the pauses between tries to store a block.
+const blockMost = 10 * time.Second
+
+// duplicateKey is MySQL's ER_DUP_ENTRY.
+const duplicateKey = 1062
+
+// block is a row of blocked_aggregates: an event of the aggregate is a dead letter. It is kept in the database, because
+// neither a worker's memory nor the dead-letter queue can be asked after a restart, or by the worker that takes over.
+type block struct {
+	by      string // the dead event's message id, or empty: nothing blocks
+	version uint64 // of the dead event, or 0
+}
+
+// holds tells whether the message comes after the dead event. Without versions, whatever arrives later does.
+func (b block) holds(m *message) bool {
+	version := m.event.AggregateVersion
+	return b.by != "" && b.by != m.event.ID && (version == 0 || b.version == 0 || version > b.version)
+}
+
+// endsWith tells whether the message is the dead event itself, or the same version under another id.
+func (b block) endsWith(m *message) bool {
+	return b.by != "" && (b.by == m.event.ID || b.version != 0 && b.version == m.event.AggregateVersion)
+}
+
+// findBlock reads what blocks the message's aggregate.
+func (w *Worker) findBlock(ctx context.Context, tx *sql.Tx, m *message) (b block, err error) {
+	key := aggregateHash(m.key())
+	err = tx.QueryRowContext(ctx, "SELECT blocked_by, version FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]).
+		Scan(&b.by, &b.version)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return b, fmt.Errorf("read blocked aggregates: %w", err)
+	}
+	return b, nil
+}
+
+// anyBlocked tells whether anything blocks an aggregate of these messages.
+func (w *Worker) anyBlocked(ctx context.Context, tx *sql.Tx, batch []*message) (bool, error) {
+	args := []any{w.cfg.Name}
+	for _, m := range batch {
+		key := aggregateHash(m.key())
+		args = append(args, key[:])
+	}
+	marks := strings.TrimSuffix(strings.Repeat("?,", len(batch)), ",")
+	var count int
+	err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM blocked_aggregates WHERE consumer = ? AND aggregate IN ("+marks+")", args...).Scan(&count)
+	if err != nil {
+		return false, fmt.Errorf("read blocked aggregates: %w", err)
+	}
+	return count > 0, nil
+}
+
+// unblock lets the aggregate's later events pass once the transaction has committed.
+func (w *Worker) unblock(ctx context.Context, tx *sql.Tx, m *message) error {
+	key := aggregateHash(m.key())
+	if _, err := tx.ExecContext(ctx, "DELETE FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]); err != nil {
+		return fmt.Errorf("unblock aggregate: %w", err)
+	}
+	return nil
+}
+
+// storeBlock notes that the event is a dead letter. When another one of its aggregate is, that one goes on blocking.
+func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) error {
+	key := aggregateHash(aggregateKey(d))
+	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
+	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+	defer cancel()
+	_, err := w.db.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, blocked_at)
+		VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))`, w.cfg.Name, key[:], d.MessageId, version)
+	if err != nil && ops.MySQLCode(err) != duplicateKey {
+		return fmt.Errorf("block aggregate: %w", err)
+	}
+	return nil
+}
+
+func aggregateHash(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
+
+// block notes that the event is going to be a dead letter, waiting for the database as long as it takes. It tells false
+// when the session ended before. A message that does not tell its id and aggregate blocks nothing.
+//
+// Invariant: an aggregate is blocked before its event is in the dead-letter queue, so that no later event can pass it. A
+// crash in between does no harm: the event is delivered again, and it is not held by its own block.
+func (sh *shard) block(ctx context.Context, d amqp.Delivery) bool {
+	if d.MessageId == "" || !namesAggregate(d) {
+		return true
+	}
+	pauses := newPauses(stallFirst, blockMost)
+	for tries := 1; ; tries++ {
+		err := sh.w.storeBlock(ctx, d)
+		if err == nil {
+			return true
+		}
+		if tries == 1 {
+			sh.w.status.stalled.Add(1)
+			defer sh.w.status.stalled.Add(-1)
+		}
+		if tries == 1 || tries%10 == 0 {
+			sh.w.log.Warn("database does not take the block of a dead letter, waiting", zap.String("event_id", d.MessageId),
+				reason(describe(err)), zap.Int("tries", tries))
+		}
+		if !sleep(pauses.NextBackOff(), sh.s.stop.done) {
+			return false
+		}
+	}
+}
