@@ -24,6 +24,7 @@ type Config struct {
 	MessageFormat     string `name:"message-format" env:"MESSAGE_FORMAT" default:"plain" help:"Form of the messages: plain, or cloudevents (the attributes of a CloudEvent 1.0 in binary mode as further headers)."`
 	CloudEventsPrefix string `name:"cloudevents-prefix" env:"CLOUDEVENTS_PREFIX" default:"cloudEvents_" help:"What the names of CloudEvents headers begin with."`
 
+	MaxMessageBytes    int           `name:"max-message-bytes" env:"MAX_MESSAGE_BYTES" default:"16777216" help:"Largest payload that is sent: at most the broker's max_message_size, which is 16 MiB in RabbitMQ 4. The relay halts at a larger one."`
 	Window             int           `name:"window" env:"WINDOW" default:"1000" help:"Most events that may be sent and not confirmed."`
 	CheckpointInterval time.Duration `name:"checkpoint-interval" env:"CHECKPOINT_INTERVAL" default:"200ms" help:"Least time between two saves of the checkpoint."`
 	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
@@ -54,6 +55,7 @@ func (c *Config) Validate() error {
 		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
 		ops.OneOf("MESSAGE_FORMAT", c.MessageFormat, formatPlain, formatCloudEvents),
 		ops.Positive("WINDOW", c.Window),
+		ops.Positive("MAX_MESSAGE_BYTES", c.MaxMessageBytes),
 		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
 		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),

@@ -142,6 +142,7 @@ func newPublisher(cfg Config) (*publish.Publisher, error) {
 		URL: cfg.AMQPURL.Reveal(), Exchange: exchange, RoutingKey: routing,
 		Format: publish.Format{CloudEvents: cfg.MessageFormat == formatCloudEvents, Prefix: cfg.CloudEventsPrefix, Source: "/tailbox/" + cfg.RelayName},
 		Park:   cfg.OnUnroutable == onUnroutablePark, Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
+		MaxMessageBytes: cfg.MaxMessageBytes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
@@ -155,6 +156,7 @@ func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) erro
 	for {
 		err := reader.Preflight(ctx)
 		if err == nil {
+			warn(ctx, reader, log)
 			return nil
 		}
 		if findings := (binlog.Findings)(nil); errors.As(err, &findings) {
@@ -166,6 +168,17 @@ func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) erro
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// warn logs what is not right and can be lived with.
+func warn(ctx context.Context, reader *binlog.Reader, log *zap.Logger) {
+	findings, err := reader.Warnings(ctx)
+	if err != nil {
+		return // the server is gone again: the relay itself will find out
+	}
+	for _, finding := range findings {
+		log.Warn("the source is not as safe as it could be", zap.String("problem", finding.Problem), zap.String("mend", finding.Mend))
 	}
 }
 

@@ -94,7 +94,7 @@ func (e Event) Validate() error {
 			errs = append(errs, fmt.Errorf("header %q is not UTF-8", name))
 		}
 		if reserved(name) {
-			errs = append(errs, fmt.Errorf("header %q is set by the relay, choose another name", name))
+			errs = append(errs, fmt.Errorf("header %q has a meaning of its own, choose another name", name))
 		}
 	}
 	if size > MaxHeaders {
@@ -106,6 +106,8 @@ func (e Event) Validate() error {
 func reserved(name string) bool {
 	switch name {
 	case HeaderAggregateType, HeaderAggregateID, HeaderAggregateVersion, HeaderCreatedAt, HeaderSourcePosition:
+		return true
+	case "CC", "BCC": // RabbitMQ's own: lists of further routing keys
 		return true
 	}
 	return false

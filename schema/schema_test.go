@@ -84,7 +84,7 @@ func TestInsertRefusesWhatCouldNotBePublished(t *testing.T) {
 		"big payload":     {func(e *schema.Event) { e.Payload = []byte(`"` + strings.Repeat("x", 1<<20) + `"`) }, "payload has"},
 		"not utf-8":       {func(e *schema.Event) { e.AggregateID = "\xff" }, "aggregate_id is not UTF-8"},
 		"short id":        {func(e *schema.Event) { e.ID = "1" }, "a UUID has 36"},
-		"reserved header": {func(e *schema.Event) { e.Headers = map[string]string{"aggregate_id": "x"} }, "is set by the relay"},
+		"reserved header": {func(e *schema.Event) { e.Headers = map[string]string{"aggregate_id": "x"} }, "has a meaning of its own"},
 		"long header":     {func(e *schema.Event) { e.Headers = map[string]string{strings.Repeat("h", 256): "x"} }, "header name has 256 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {

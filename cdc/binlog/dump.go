@@ -38,6 +38,7 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	}
 	defer r.hears.Store(false)
 	defer shut(syncer, links)
+	defer context.AfterFunc(ctx, links.close)() // ends the handshake, too, which knows no context
 
 	stream, err := startSync(syncer, s, from)
 	if err != nil {
@@ -45,11 +46,11 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	}
 	// Events go to the handler; here only the end of the stream arrives.
 	_, err = stream.GetEvent(ctx)
+	if ctx.Err() != nil {
+		return errStopped // the handler may still be at work: what it says is not looked at
+	}
 	if h.refused != nil {
 		return h.refused
-	}
-	if ctx.Err() != nil {
-		return errStopped
 	}
 	return classify(err)
 }
@@ -79,7 +80,6 @@ func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.Binl
 		// A payload column of MySQL's JSON type is rendered as the server itself would.
 		RenderJSONAsMySQLText:     true,
 		PayloadDecoderConcurrency: 1,
-		FillZeroLogPos:            s.flavor == mariaDB && !s.gtid,
 		RowsEventDecodeFunc:       h.decodeRows,
 		SynchronousEventHandler:   h,
 		// The server gives up on a reader that is held back for longer than this.
@@ -128,6 +128,12 @@ type dialer struct {
 
 // DialContext is a client.Dialer.
 func (d *dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		return nil, net.ErrClosed
+	}
 	conn, err := d.Dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -193,7 +199,7 @@ func classify(err error) error {
 			"in relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds", refused.Message)
 	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
 		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)
-	case says("exceed", "greater than file size", "> file size", "impossible position"):
+	case says("greater than file size", "> file size", "impossible position"):
 		return relay.Haltf(relay.HistoryReset, "the checkpoint lies outside of the server's binlog (%s)", refused.Message)
 	}
 	return cut(err)
@@ -202,9 +208,12 @@ func classify(err error) error {
 // cut keeps the first words of an error alone: go-mysql's name the event, what follows can be its bytes or a stack.
 func cut(err error) error {
 	const most = 200
-	text := err.Error()
+	text, at := err.Error(), ""
+	if event, ok := errors.AsType[*replication.EventError](err); ok {
+		text, at = event.Err, fmt.Sprintf("%s that ends at %d: ", event.Header.EventType, event.Header.LogPos)
+	}
 	if len(text) > most {
 		text = text[:most] + "..."
 	}
-	return errors.New("read the binlog: " + text)
+	return errors.New("read the binlog: " + at + text)
 }

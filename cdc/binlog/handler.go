@@ -40,11 +40,12 @@ type transaction struct {
 	name       string // as messages carry it
 	at         time.Time
 	exact      bool // at is to the microsecond
-	begun      bool // BEGIN was seen, or stands for itself: only its own end ends it
+	begun      bool // BEGIN was seen, or stands for itself: statements in it do not end it
 	standalone bool // MariaDB: one event is the whole group
 	xa         bool
 	foreign    bool // touched a table that is not the relay's own
 	touched    bool
+	rows       int // of the outbox, delivered or skipped
 }
 
 func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, deliver func(relay.Row) error) *handler {
@@ -127,7 +128,10 @@ func (h *handler) handle(e *replication.BinlogEvent) error {
 	case *replication.XIDEvent:
 		h.end()
 	case *replication.RotateEvent:
-		h.rotate(e.Header, event)
+		return h.rotate(e.Header, event)
+	case *replication.ExecuteLoadQueryEvent:
+		return relay.Haltf(relay.NotRowLogged, "LOAD DATA was logged as a statement in transaction %s, into which table the event does "+
+			"not say: a session set binlog_format to something else than ROW; take the right to do so from its user", h.txn.name)
 	case *replication.GenericEvent:
 		return h.generic(e.Header)
 	}
@@ -187,8 +191,10 @@ func (h *handler) query(e *replication.QueryEvent) error {
 	switch {
 	case word == "BEGIN":
 		h.txn.open, h.txn.begun = true, true
-	case word == "COMMIT", word == "ROLLBACK":
+	case word == "COMMIT":
 		h.end()
+	case word == "ROLLBACK":
+		return h.rolledBack()
 	case strings.HasPrefix(word, "XA START"), strings.HasPrefix(word, "XA BEGIN"):
 		h.txn.begun, h.txn.xa = true, true
 	case strings.HasPrefix(word, "XA END"), strings.HasPrefix(word, "SAVEPOINT"), strings.HasPrefix(word, "ROLLBACK TO"):
@@ -230,16 +236,43 @@ func (h *handler) endAt(pos uint64) {
 	h.txn = transaction{}
 }
 
-func (h *handler) rotate(header *replication.EventHeader, e *replication.RotateEvent) {
+// rolledBack ends a transaction that the server wrote although it was rolled back, because it changed tables that have no
+// transactions, too.
+func (h *handler) rolledBack() error {
+	if h.txn.rows > 0 {
+		return relay.Haltf(relay.SourceIncident, "transaction %s wrote to %s, to a table without transactions and was rolled back: its "+
+			"%d events were sent before that could be known; find them by source_position %s", h.txn.name, h.reader.cfg.Outbox, h.txn.rows, h.txn.name)
+	}
+	h.end()
+	return nil
+}
+
+// torn drops a transaction whose end the server never wrote, because it died while writing it: it was not committed.
+func (h *handler) torn() error {
+	if h.txn.rows > 0 {
+		return relay.Haltf(relay.SourceIncident, "the server died while it wrote transaction %s to %s: its %d events were sent, and may not have "+
+			"been committed; compare the outbox table with them by source_position %s", h.txn.name, h.file, h.txn.rows, h.txn.name)
+	}
+	h.txn = transaction{}
+	return nil
+}
+
+func (h *handler) rotate(header *replication.EventHeader, e *replication.RotateEvent) error {
 	next := string(e.NextLogName)
 	if header.Timestamp == 0 || header.Flags&replication.LOG_EVENT_ARTIFICIAL_F != 0 {
 		if next != h.file || h.server.gtid { // an artificial one names the file that is being read, no more
 			h.file, h.pos = next, e.Position
 		}
-		return
+		return nil
+	}
+	if h.txn.open {
+		if err := h.torn(); err != nil {
+			return err
+		}
 	}
 	h.file, h.pos = next, e.Position
 	h.reader.ledger.rotated(next)
+	return nil
 }
 
 // generic judges the events that go-mysql does not decode.

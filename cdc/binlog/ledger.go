@@ -118,6 +118,9 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 			"point MYSQL_DSN at the right server, or set the checkpoint's position to NULL to start anew with START=snapshot",
 			l.flavor, l.gtid, server.flavor, server.gtid)
 	}
+	if l.gtid {
+		l.server = server.uuid // a set of GTIDs means the same to every server that has them
+	}
 	return l.position(l.read, l.rows, l.open), nil
 }
 
@@ -131,11 +134,22 @@ func (l *ledger) position(p place, seq uint64, next string) relay.Position {
 	return at
 }
 
-// transaction notes that one begins.
+// transaction notes that one begins. Where rows of another one are behind the place already, and that one does not come
+// next (a server after a failover may have another order), they belong to that one alone: the place stays before it, and
+// what was counted of it is not counted for this one. It is sent again as a whole when it comes.
 func (l *ledger) transaction(name string) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	partly := l.rows > l.read.seq || l.read.skip > 0
+	if partly && l.open != "" && l.open != name {
+		if l.rows > l.lastEnd() {
+			l.ends = append(l.ends, end{last: l.rows, name: l.open, file: l.read.file, pos: l.read.pos, passed: l.read.passed})
+		} else if len(l.ends) == 0 {
+			l.base.skip = 0
+		}
+		l.read.seq, l.read.skip = l.rows, 0
+	}
 	l.open = name
-	l.mu.Unlock()
 }
 
 // row numbers the next row.

@@ -32,7 +32,7 @@ func TestPlacesAgreeWithANaiveModel(t *testing.T) {
 				groups := drawGroups(t, flavor)
 				ledger, base := newLedger(), relay.Position{Flavor: flavor, ServerUUID: "u", GTID: true, File: "f", Pos: 4}
 				ledger.begin(base)
-				_, err := ledger.resume(&server{flavor: flavor, gtid: true})
+				_, err := ledger.resume(&server{flavor: flavor, gtid: true, uuid: "u"})
 				require.NoError(t, err)
 				walk(t, ledger, flavor, groups, 0, 0)
 			})
@@ -95,7 +95,7 @@ func crash(t *rapid.T, l *ledger, flavor string, groups []group, confirmed int) 
 	at, _, _ := l.confirmed(uint64(confirmed))
 	next := newLedger()
 	next.begin(at)
-	from, err := next.resume(&server{flavor: flavor, gtid: true})
+	from, err := next.resume(&server{flavor: flavor, gtid: true, uuid: "u"})
 	require.NoError(t, err)
 	require.Equal(t, at, from)
 	first := 0
@@ -148,7 +148,7 @@ func TestAMillionTransactionsWithoutRowsCostOneEntry(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
 	l.begin(relay.Position{Flavor: mySQL, GTID: true, GTIDSet: "00000000-0000-0000-0000-00000000000a:1", File: "f", Pos: 4})
-	_, err := l.resume(&server{flavor: mySQL, gtid: true})
+	_, err := l.resume(&server{flavor: mySQL, gtid: true, uuid: "u"})
 	require.NoError(t, err)
 	source := uuid.MustParse("00000000-0000-0000-0000-00000000000a")
 	l.transaction("")
@@ -162,4 +162,36 @@ func TestAMillionTransactionsWithoutRowsCostOneEntry(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, fmt.Sprintf("%s:1-1000001", source), at.GTIDSet)
 	require.Equal(t, uint64(1_000_000), passed)
+}
+
+// TestRowsBehindAPlaceBelongToTheirTransactionAlone: after a failover another transaction may come first than the one that was
+// partly confirmed. Its rows are not skipped in its stead.
+func TestRowsBehindAPlaceBelongToTheirTransactionAlone(t *testing.T) {
+	t.Parallel()
+	const source = "00000000-0000-0000-0000-00000000000a"
+	l := newLedger()
+	l.begin(relay.Position{Flavor: mySQL, GTID: true, GTIDSet: source + ":1-10", File: "f", Pos: 4, SkipRows: 3, SkipGTID: source + ":11"})
+	_, err := l.resume(&server{flavor: mySQL, gtid: true})
+	require.NoError(t, err)
+
+	l.transaction(source + ":12")
+	l.row()
+	at, _, _ := l.confirmed(1)
+	require.Equal(t, source+":1-10", at.GTIDSet)
+	require.Equal(t, uint64(1), at.SkipRows)
+	require.Equal(t, source+":12", at.SkipGTID)
+
+	// The stream breaks inside it, and yet another comes first.
+	l.row()
+	l.transaction(source + ":13")
+	l.row()
+	at, _, _ = l.confirmed(1)
+	require.Equal(t, source+":12", at.SkipGTID, "one row of that transaction is confirmed")
+	require.Equal(t, uint64(1), at.SkipRows)
+	at, _, _ = l.confirmed(2)
+	require.Zero(t, at.SkipRows, "between two transactions")
+	require.Equal(t, source+":1-10", at.GTIDSet)
+	at, _, _ = l.confirmed(3)
+	require.Equal(t, source+":13", at.SkipGTID)
+	require.Equal(t, uint64(1), at.SkipRows)
 }

@@ -95,6 +95,24 @@ func (s *server) findings(cfg Config) (found Findings) {
 	return found
 }
 
+// Warnings are settings under which a crash of the server's machine can take back what was published already.
+func (r *Reader) Warnings(ctx context.Context) (Findings, error) {
+	s, err := r.inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found Findings
+	for _, name := range []string{"sync_binlog", "innodb_flush_log_at_trx_commit"} {
+		if value := s.variables[name]; value != "1" {
+			found = append(found, Finding{
+				Problem: fmt.Sprintf("%s is %s: after a power failure the server may have lost transactions that were published", name, value),
+				Mend:    s.setGlobal(name, "1"),
+			})
+		}
+	}
+	return found, nil
+}
+
 // setGlobal is the statement that changes a variable for good, as the flavour spells it.
 func (s *server) setGlobal(name, value string) string {
 	if s.flavor == mariaDB {
@@ -120,9 +138,10 @@ func loginFinding(err error) *Finding {
 	return nil
 }
 
-func isServerError(err error) bool {
-	_, ok := errors.AsType[*mysql.MySQLError](err)
-	return ok
+// refusesBinlog tells the errors by which a server says that it will not show its binlog: no rights, or no binlog.
+func refusesBinlog(err error) bool {
+	refused, ok := errors.AsType[*mysql.MySQLError](err)
+	return ok && (refused.Number == 1227 || refused.Number == 1142 || refused.Number == 1381)
 }
 
 // serverMessage is what the server said, without the words that wrapped it.

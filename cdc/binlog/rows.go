@@ -32,6 +32,7 @@ func (h *handler) rows(e *replication.RowsEvent) error {
 			return relay.Haltf(relay.NotRowLogged, "transaction %s was logged without all columns: a session set "+
 				"binlog_row_image to something else than FULL; take the right to do so from its user", h.txn.name)
 		}
+		h.txn.rows++
 		if h.skips() {
 			continue
 		}

@@ -50,7 +50,7 @@ func (r *Reader) inspect(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	if _, err := binlogFiles(ctx, conn); err != nil {
-		if !isServerError(err) {
+		if !refusesBinlog(err) {
 			return nil, err
 		}
 		s.dumpError = err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -53,12 +54,16 @@ func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from 
 	if err != nil {
 		return err
 	}
-	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+r.cfg.Outbox.quoted()+" ORDER BY "+snapshotOrder(mapping))
+	// By name: a star leaves invisible columns out, which the binlog has.
+	columns := "`" + strings.Join(s.columns, "`, `") + "`"
+	rows, err := conn.QueryContext(ctx, "SELECT "+columns+" FROM "+r.cfg.Outbox.quoted()+" ORDER BY "+snapshotOrder(mapping))
 	if err != nil {
 		return fmt.Errorf("read the outbox table: %w", err)
 	}
 	defer rows.Close()
 
+	r.hears.Store(true)
+	defer r.hears.Store(false)
 	values := make([]any, len(s.columns))
 	into := make([]any, len(s.columns))
 	for i := range values {

@@ -48,10 +48,16 @@ func (c *Config) message(row *relay.Row, headers amqp.Table) (to target, m amqp.
 		}
 	}
 
+	if len(e.Payload) > c.MaxMessageBytes {
+		return to, m, fmt.Errorf("the payload has %d bytes, MAX_MESSAGE_BYTES allows %d", len(e.Payload), c.MaxMessageBytes)
+	}
 	clear(headers)
 	for name, value := range e.Headers {
 		if len(name) > maxShortString {
 			return to, m, fmt.Errorf("a header's name has %d bytes, AMQP allows %d", len(name), maxShortString)
+		}
+		if name == "CC" || name == "BCC" {
+			return to, m, fmt.Errorf("a header has the name %s, which RabbitMQ takes for a list of routing keys and refuses as a text", name)
 		}
 		headers[name] = value
 	}

@@ -41,6 +41,9 @@ type Config struct {
 	Name string
 	// Window is how many events may be unsettled in a session; Session.Publish does not block below it.
 	Window int
+	// MaxMessageBytes is the largest payload that is sent. The broker closes the channel over a larger one than its own
+	// max_message_size. Defaults to DefaultMaxMessageBytes.
+	MaxMessageBytes int
 	// ConfirmTimeout is how long the oldest event may wait for its confirm before the session is given up. Time during
 	// which the broker is blocked does not count. Defaults to DefaultConfirmTimeout.
 	ConfirmTimeout time.Duration
@@ -48,9 +51,10 @@ type Config struct {
 
 // Defaults and fixed times of a session.
 const (
-	DefaultConfirmTimeout = 30 * time.Second
-	setupTimeout          = 15 * time.Second
-	heartbeat             = 10 * time.Second
+	DefaultConfirmTimeout  = 30 * time.Second
+	DefaultMaxMessageBytes = 16 << 20 // that of RabbitMQ 4
+	setupTimeout           = 15 * time.Second
+	heartbeat              = 10 * time.Second
 )
 
 // Publisher is a relay.Publisher.
@@ -69,6 +73,9 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.Window <= 0 {
 		cfg.Window = relay.DefaultWindow
 	}
+	if cfg.MaxMessageBytes <= 0 {
+		cfg.MaxMessageBytes = DefaultMaxMessageBytes
+	}
 	if cfg.ConfirmTimeout <= 0 {
 		cfg.ConfirmTimeout = DefaultConfirmTimeout
 	}
@@ -79,68 +86,96 @@ func New(cfg Config) (*Publisher, error) {
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
+	// Calls of the library have no time limit of their own: cutting the link ends them.
+	link := &link{ctx: ctx}
+	defer link.disarm()
 
-	var link *wire
-	conn, err := amqp.DialConfig(p.cfg.URL, p.config(ctx, &link))
+	conn, err := amqp.DialConfig(p.cfg.URL, p.config(link))
 	if err != nil {
-		if link != nil {
-			link.abort()
-		}
+		link.abort()
 		return nil, fmt.Errorf("connect to the broker: %w", redact(err))
 	}
-	// Calls on a channel have no time limit of their own: cutting the link ends them.
-	stop := context.AfterFunc(ctx, link.abort)
-	defer stop()
-
-	ch, err := conn.Channel()
+	session, err := p.setUp(conn, link.wire)
 	if err != nil {
 		link.abort()
-		return nil, fmt.Errorf("open a channel: %w", err)
-	}
-	if name, fixed := p.cfg.Exchange.Fixed(); fixed {
-		if err := ensureExchange(conn, name); err != nil {
-			link.abort()
-			return nil, err
-		}
-	}
-	if p.cfg.Park {
-		if err := topology.DeclareUnrouted(ch); err != nil {
-			link.abort()
-			return nil, &relay.TopologyError{Err: err}
-		}
-	}
-	session := newSession(p.cfg, conn, ch, link)
-	if err := ch.Confirm(false); err != nil {
-		link.abort()
-		return nil, fmt.Errorf("ask for confirms: %w", err)
+		return nil, err
 	}
 	session.start()
 	return session, nil
 }
 
+// setUp declares what has to be there and returns a session in confirm mode that is not started.
+func (p *Publisher) setUp(conn *amqp.Connection, wire *wire) (*Session, error) {
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open a channel: %w", err)
+	}
+	if name, fixed := p.cfg.Exchange.Fixed(); fixed {
+		if err := ensureExchange(conn, name); err != nil {
+			return nil, err
+		}
+	}
+	if p.cfg.Park {
+		if err := topology.DeclareUnrouted(ch); err != nil {
+			return nil, topologyError(err)
+		}
+	}
+	session := newSession(p.cfg, conn, ch, wire)
+	if err := ch.Confirm(false); err != nil {
+		return nil, fmt.Errorf("ask for confirms: %w", err)
+	}
+	return session, nil
+}
+
+// link is a connection that is being set up: until it is disarmed, the end of ctx cuts it.
+type link struct {
+	ctx  context.Context //nolint:containedctx // it lives as long as one call of Open
+	wire *wire
+	stop func() bool
+}
+
+func (l *link) dial(network, addr string) (net.Conn, error) {
+	raw, err := (&net.Dialer{KeepAlive: heartbeat}).DialContext(l.ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.SetDeadline(time.Now().Add(setupTimeout)); err != nil { // the library takes it off when it is open
+		return nil, err
+	}
+	l.wire = newWire(raw)
+	l.stop = context.AfterFunc(l.ctx, l.wire.abort)
+	return l.wire, nil
+}
+
+func (l *link) disarm() {
+	if l.stop != nil {
+		l.stop()
+	}
+}
+
+func (l *link) abort() {
+	if l.wire != nil {
+		l.wire.abort()
+	}
+}
+
 // config is made anew for each connection: the library changes what it is given.
-func (p *Publisher) config(ctx context.Context, link **wire) amqp.Config {
+func (p *Publisher) config(link *link) amqp.Config {
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(p.cfg.Name)
-	cfg := amqp.Config{
-		Heartbeat:  heartbeat,
-		Properties: properties,
-		Dial: func(network, addr string) (net.Conn, error) {
-			raw, err := (&net.Dialer{KeepAlive: heartbeat}).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			if err := raw.SetDeadline(time.Now().Add(setupTimeout)); err != nil { // the library takes it off when it is open
-				return nil, err
-			}
-			*link = newWire(raw)
-			return *link, nil
-		},
-	}
+	cfg := amqp.Config{Heartbeat: heartbeat, Properties: properties, Dial: link.dial}
 	if p.cfg.TLS != nil {
 		cfg.TLSClientConfig = p.cfg.TLS.Clone()
 	}
 	return cfg
+}
+
+// topologyError marks what the broker itself said no to; a link that broke is no fault of the topology.
+func topologyError(err error) error {
+	if refused, ok := errors.AsType[*amqp.Error](err); ok && refused.Server {
+		return &relay.TopologyError{Err: err}
+	}
+	return err
 }
 
 // ensureExchange declares the exchange if it is missing. One that is there is used as it is, whatever its type. It works
@@ -155,14 +190,14 @@ func ensureExchange(conn *amqp.Connection, name string) error {
 		return asked.Close()
 	}
 	if refused, ok := errors.AsType[*amqp.Error](err); !ok || refused.Code != amqp.NotFound {
-		return &relay.TopologyError{Err: fmt.Errorf("look for the exchange %q: %w", name, err)}
+		return topologyError(fmt.Errorf("look for the exchange %q: %w", name, err))
 	}
 	declare, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("open a channel: %w", err)
 	}
 	if err := topology.DeclareExchange(declare, name); err != nil {
-		return &relay.TopologyError{Err: err}
+		return topologyError(err)
 	}
 	return declare.Close()
 }

@@ -17,6 +17,7 @@ type settler struct {
 	through  uint64         // confirmed and not yet reported
 	pending  bool
 	blocked  bool
+	patience time.Time // the broker owes nothing from before: when it last unblocked
 	timer    *time.Timer
 }
 
@@ -25,14 +26,19 @@ func (s *Session) settle() {
 	defer t.timer.Stop()
 	for {
 		f, ok := t.next()
-		if !ok || !t.wait(f) {
-			break
-		}
-		if !t.report(f) {
+		if !ok || !t.wait(f) || !t.report(f) {
 			break
 		}
 	}
 	t.flush()
+	// The outcomes may only be closed when the session has ended; until it has, the watcher may have an alarm to hand over.
+	for {
+		select {
+		case <-t.alarm:
+		case <-t.ended:
+			return
+		}
+	}
 }
 
 // next is the oldest event that is not settled. Before it waits for one, it reports what is confirmed.
@@ -66,14 +72,18 @@ func (t *settler) wait(f flight) bool {
 	default:
 	}
 	t.flush()
-	t.timer.Reset(t.cfg.ConfirmTimeout - time.Since(f.sentAt))
+	since := f.sentAt
+	if t.patience.After(since) {
+		since = t.patience
+	}
+	t.timer.Reset(t.cfg.ConfirmTimeout - time.Since(since))
 	for {
 		select {
 		case <-f.confirm.Done():
 			return true
 		case active := <-t.alarm:
 			t.onAlarm(active)
-			t.timer.Reset(t.cfg.ConfirmTimeout) // what the broker owes since the alarm, it may owe anew
+			t.timer.Reset(t.cfg.ConfirmTimeout)
 		case <-t.timer.C:
 			if !t.blocked {
 				t.end(ErrConfirmTimeout)
@@ -86,7 +96,7 @@ func (t *settler) wait(f flight) bool {
 }
 
 func (t *settler) onAlarm(active bool) {
-	t.blocked = active
+	t.blocked, t.patience = active, time.Now()
 	kind := relay.Unblocked
 	if active {
 		kind = relay.Blocked

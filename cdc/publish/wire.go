@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Limits of the wire's buffer. The session stops publishing at gate, so that heartbeats and acks always find room.
 const (
-	wireBuffer    = 256 << 10
-	wireGate      = wireBuffer * 3 / 4
+	// wireGate is how much may be buffered before the session waits with the next message.
+	wireGate = 192 << 10
+	// writeDeadline is how long one write to the broker may take, unless the broker is blocked.
 	writeDeadline = 20 * time.Second
 )
 
-// wire is the net.Conn under the library. Writes go to a bounded buffer, and a goroutine writes what has gathered as soon
+// wire is the net.Conn under the library. Writes go to a buffer, and a goroutine writes what has gathered as soon
 // as its previous write is done: one system call for as many frames as came in between, and no timer, so a lone frame
 // leaves at once. It can be cut at any time, even while the library is stuck in a write.
 type wire struct {
@@ -37,13 +37,12 @@ func newWire(raw net.Conn) *wire {
 	return w
 }
 
-// Write puts the bytes into the buffer, waiting while it is full, and reports the error of an earlier flush.
+// Write puts the bytes into the buffer and reports the error of an earlier flush. It never waits: the library holds locks
+// while it writes that its heartbeats need, too. Who publishes waits before, at the gate, so the buffer never holds more than
+// the gate and one message.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.err == nil && len(w.buf) > 0 && len(w.buf)+len(p) > wireBuffer {
-		w.room.Wait()
-	}
 	if w.err != nil {
 		return 0, w.err
 	}

@@ -228,6 +228,7 @@ func (l *loop) onSaved(result saveResult) {
 		return
 	case result.err != nil:
 		l.log.Warn("the checkpoint was not saved, trying again", zap.Error(result.err))
+		l.idleAt.Reset(l.cfg.CheckpointInterval) // it may have been one that no confirm will make due again
 	default:
 		l.savedAt, l.passing = result.watermark, result.passed
 		l.mu.Lock()

@@ -47,10 +47,10 @@ func (r *Relay) Status() Status {
 	s.ConfirmedAt = place
 	switch {
 	case s.State != Streaming:
-	case !ok:
-		s.State = Snapshot
 	case !r.source.Connected():
 		s.State, s.Reason = Stalled, SourceDown
+	case !ok:
+		s.State = Snapshot
 	}
 	return s
 }

@@ -83,7 +83,7 @@ func DeclareUnrouted(ch Channel) error {
 	if err := ch.ExchangeDeclare(Unrouted, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("declare exchange %q (durable fanout): %w", Unrouted, err)
 	}
-	if err := declareQueue(ch, Unrouted, amqp.Table{}); err != nil {
+	if err := declareQueue(ch, Unrouted, amqp.Table{"x-delivery-limit": int64(deadDeliveryLimit)}); err != nil {
 		return err
 	}
 	if err := ch.QueueBind(Unrouted, "", Unrouted, false, nil); err != nil {
