@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		code := m.Run()
 		http.DefaultClient.CloseIdleConnections()
-		if err := goleak.Find(goleak.IgnoreAnyFunction("tailbox/deploy/stack.spawner")); err != nil && code == 0 {
+		if err := goleak.Find(); err != nil && code == 0 {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
