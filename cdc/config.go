@@ -30,6 +30,8 @@ type Config struct {
 	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
 	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
+	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
+	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
 }
 
@@ -73,6 +75,10 @@ func (c *Config) Validate() error {
 			_, err = binlog.ParseTable(c.Outbox, server.DBName)
 			errs = append(errs, err)
 		}
+	}
+	if c.MigrateDSN != "" {
+		_, err := ops.ParseDSN(c.MigrateDSN)
+		errs = append(errs, err)
 	}
 	if c.AMQPURL != "" {
 		_, err := publish.New(publish.Config{URL: c.AMQPURL.Reveal()})

@@ -105,6 +105,9 @@ func run(ctx context.Context, cfg Config) error {
 		},
 		surveyor.Run,
 		func(ctx context.Context) error {
+			if err := migrate(ctx, cfg, log); err != nil {
+				return err
+			}
 			if err := preflight(ctx, reader, log); err != nil {
 				return err
 			}

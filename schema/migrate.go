@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+	"github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
 )
 
@@ -43,6 +45,24 @@ func Migrate(ctx context.Context, db *sql.DB) (applied int, err error) {
 	}
 	return len(results), nil
 }
+
+// MigrateWaiting is Migrate for a service that may start before its database: it tries again until the server answers and no
+// other process migrates. What the server itself refuses (a login, a right, a statement) is returned at once. retrying is
+// called before each wait.
+func MigrateWaiting(ctx context.Context, db *sql.DB, retrying func(err error, wait time.Duration)) (applied int, err error) {
+	waits := backoff.NewExponentialBackOff()
+	waits.MaxInterval = migrateMost
+	attempt := func() (int, error) {
+		applied, err := Migrate(ctx, db)
+		if _, refused := errors.AsType[*mysql.MySQLError](err); refused {
+			return applied, backoff.Permanent(err)
+		}
+		return applied, err
+	}
+	return backoff.Retry(ctx, attempt, backoff.WithBackOff(waits), backoff.WithMaxElapsedTime(0), backoff.WithNotify(retrying))
+}
+
+const migrateMost = 5 * time.Second // between two tries
 
 // namedLock is MySQL's GET_LOCK on the migrating connection: the server frees it when that connection ends, whatever
 // ends it, so a killed migration never leaves a lock behind.

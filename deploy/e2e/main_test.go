@@ -344,3 +344,16 @@ func (w *world) refuses(code int, words ...string) {
 		require.Contains(w.t, w.printed("cdc"), word)
 	}
 }
+
+func TestTheRelayMigratesWhereItIsTold(t *testing.T) {
+	t.Parallel()
+	w := setup(t, option{noStart: true})
+	_, err := w.db.ExecContext(t.Context(), "CREATE DATABASE fresh")
+	require.NoError(t, err)
+	cdcDSN := "root@tcp(" + w.stack.MySQL.Addr() + ")/fresh"
+	w.cdc = w.service("cdc", "MYSQL_DSN="+cdcDSN)
+	w.refuses(2, "the table fresh.outbox does not exist", "MIGRATE=true")
+	w.cdc = w.service("cdc", "MYSQL_DSN="+cdcDSN, "MIGRATE=true")
+	w.start(w.cdc)
+	require.Equal(t, 1, w.number("SELECT COUNT(*) FROM fresh.relay_checkpoint"))
+}
