@@ -217,11 +217,3 @@ func (c *Core) State() (State, Reason) {
 	}
 	return Streaming, ""
 }
-
-// TopologyError is returned by Publisher.Open when the exchange cannot be used as it is.
-type TopologyError struct{ Err error }
-
-func (e *TopologyError) Error() string { return e.Err.Error() }
-
-// Unwrap returns what the broker said.
-func (e *TopologyError) Unwrap() error { return e.Err }

@@ -41,13 +41,7 @@ func BenchmarkDrain(b *testing.B) {
 }
 
 func drain(b *testing.B, kind string) {
-	set, err := stack.SetFromEnv()
-	require.NoError(b, err)
-	servers, err := stack.New(b.Context(), stack.Config{Dir: b.TempDir(), Set: set, Log: os.Stderr})
-	require.NoError(b, err)
-	require.NoError(b, servers.Start(b.Context()))
-	b.Cleanup(func() { require.NoError(b, servers.Stop(context.Background())) })
-	require.NoError(b, services.Prepare(b.Context(), servers.MySQL))
+	servers := startServers(b)
 	bin := b.TempDir()
 	require.NoError(b, services.Build(b.Context(), filepath.Join("..", ".."), bin))
 	fillOutbox(b, servers)
@@ -56,7 +50,7 @@ func drain(b *testing.B, kind string) {
 	var plain, relay []figures
 	for pair := range benchPairs {
 		plain = append(plain, runPlain(b, servers.Rabbit.URL("/")))
-		_, err = ch.QueuePurge("bench", false)
+		_, err := ch.QueuePurge("bench", false)
 		require.NoError(b, err)
 		relay = append(relay, runRelay(b, servers, bin, pair))
 		_, err = ch.QueuePurge("bench", false)

@@ -55,13 +55,7 @@ func BenchmarkPostToEffect(b *testing.B) {
 // system is servers and services for one benchmark.
 func system(b *testing.B) (db *sql.DB, api *services.Service) {
 	b.Helper()
-	set, err := stack.SetFromEnv()
-	require.NoError(b, err)
-	servers, err := stack.New(b.Context(), stack.Config{Dir: b.TempDir(), Set: set, Log: os.Stderr})
-	require.NoError(b, err)
-	require.NoError(b, servers.Start(b.Context()))
-	b.Cleanup(func() { require.NoError(b, servers.Stop(context.Background())) })
-	require.NoError(b, services.Prepare(b.Context(), servers.MySQL))
+	servers := startServers(b)
 	bin := b.TempDir()
 	require.NoError(b, services.Build(b.Context(), filepath.Join("..", ".."), bin))
 	for _, name := range services.Names {
@@ -75,6 +69,7 @@ func system(b *testing.B) (db *sql.DB, api *services.Service) {
 			api = s
 		}
 	}
+	var err error
 	db, err = sql.Open("mysql", servers.MySQL.DSN(mysql.Database))
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = db.Close() })

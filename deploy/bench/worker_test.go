@@ -57,6 +57,7 @@ func BenchmarkWorkerEffects(b *testing.B) {
 	}
 }
 
+// startServers starts servers of the set that SERVERS names, with the tables and the users in them, for one benchmark.
 func startServers(b *testing.B) *stack.Stack {
 	b.Helper()
 	set, err := stack.SetFromEnv()

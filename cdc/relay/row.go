@@ -1,0 +1,41 @@
+package relay
+
+import (
+	"time"
+
+	"tailbox/schema"
+)
+
+// Row is one committed insert into the outbox table, in commit order.
+type Row struct {
+	// Seq numbers the rows from 1, without a gap, from the position that Source.Begin was given.
+	Seq   uint64
+	Event schema.Event
+	// Position is where the row's transaction is in the binlog: its GTID, or file:pos of its first event.
+	Position string
+	// CommittedAt is when the transaction was committed, by the database's clock; to the microsecond where the server
+	// says so, else to the second.
+	CommittedAt time.Time
+	// Parked says that the row reached no queue and goes to the unrouted queue now.
+	Parked bool
+}
+
+// size is what a row costs in memory, about.
+func (r *Row) size() int { return len(r.Event.Payload) + 512 }
+
+// Position is a place between two rows of the binlog. It is opaque here: only the source and the checkpoint look inside.
+type Position struct {
+	Flavor     string // mysql or mariadb
+	ServerUUID string // of the server that File and Pos belong to
+	GTID       bool   // the server has GTIDs, so GTIDSet says where this is, else File and Pos
+	GTIDSet    string // every transaction up to here; empty at the beginning of all
+	File       string // binlog file at the end of the last whole transaction
+	Pos        uint64 // offset of that end
+	// SkipRows is how many outbox rows of the next transaction (of transaction SkipGTID where there are GTIDs) are
+	// behind this place already.
+	SkipRows uint64
+	SkipGTID string
+}
+
+// IsZero tells the position that was never saved.
+func (p Position) IsZero() bool { return p == Position{} }

@@ -1,0 +1,20 @@
+package relay
+
+import "context"
+
+// Source reads committed outbox rows. One goroutine calls Begin and Stream; the others may be called from any.
+type Source interface {
+	// Begin forgets everything and makes the next Stream start at the position; the zero Position lets the source's
+	// own START setting choose. Rows are numbered from 1 again.
+	Begin(from Position)
+	// Stream delivers rows one by one, in commit order, until ctx ends, deliver returns an error or the stream breaks,
+	// and returns why. The next call goes on behind the last row that was delivered. A *Halt says that going on would
+	// not be safe. A transaction is never held in memory as a whole, unless
+	// the server compressed it.
+	Stream(ctx context.Context, deliver func(Row) error) error
+	// Connected tells whether a stream is under way and has heard from the server.
+	Connected() bool
+	// Confirmed gives the place behind row seq, which never goes down from call to call, and how many transactions
+	// that are not the relay's own it has passed. ok is false while there is no such place yet (inside a snapshot).
+	Confirmed(seq uint64) (place Position, passed uint64, ok bool)
+}
