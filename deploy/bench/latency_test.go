@@ -17,7 +17,6 @@ import (
 
 	"tailbox/deploy/mysql"
 	"tailbox/deploy/services"
-	"tailbox/deploy/stack"
 )
 
 // BenchmarkPostToEffect measures, event by event, the time from the end of POST /customers until a SELECT sees its effect.
