@@ -123,8 +123,8 @@ func TestNothingIsLostWhenCdcAndWorkerAreKilled(t *testing.T) {
 	w.firstDeliveriesFollowVersions(audit.settled())
 }
 
-// checkpointIsInTheQueue: with the relay dead, the event that the checkpoint names, and all that were committed before it
-// to the same aggregate, are in the audit queue.
+// checkpointIsInTheQueue: with the relay dead, the event that the checkpoint names is in the audit queue. That none before it
+// is missing shows in the end: what the checkpoint has passed is never sent again, so it would be in no queue and no inbox.
 func (w *world) checkpointIsInTheQueue(a *audit) {
 	w.t.Helper()
 	id := w.checkpointed()

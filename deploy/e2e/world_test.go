@@ -284,8 +284,7 @@ func (w *world) messages(queue string) int {
 	return q.Messages
 }
 
-// checkpointed are the ids of the events that the stored checkpoint has passed, read from the table, not from the relay.
-// The relay names the last event that it has passed; commit order is the order of the audit, which sees every publish.
+// checkpointed is the id of the last event that the stored checkpoint has passed, read from the table, not from the relay.
 func (w *world) checkpointed() (eventID string) {
 	w.t.Helper()
 	var id sql.NullString
