@@ -110,7 +110,8 @@ func test(ctx context.Context, module string, args []string) (err error) {
 	defer func() {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		err = errors.Join(err, servers.Kill(), servers.Stop(bounded)) // the data is thrown away: no need to be polite
+		_ = servers.Kill() // the data is thrown away: no need to be polite; what did not start cannot be killed
+		err = errors.Join(err, servers.Stop(bounded))
 	}()
 	if err := servers.Start(ctx); err != nil {
 		return err

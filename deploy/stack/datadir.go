@@ -53,7 +53,8 @@ func (p mysqlPrograms) initializer() string {
 func (p mysqlPrograms) initArgs(data, tmp, grants string) []string {
 	args := append([]string{"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp}, asRoot()...)
 	if p.flavor == FlavorMariaDB {
-		return append(args, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
+		// --force: a machine whose own name does not resolve will do.
+		return append(args, "--force", "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
 			"--innodb-log-file-size=64M")
 	}
 	return append(args, "--initialize-insecure", "--init-file="+grants,
