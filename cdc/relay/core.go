@@ -20,6 +20,7 @@ type Core struct {
 	trouble  Reason // why there is no session
 	hold     Reason // why rows are held back; nothing new is sent while it is set
 	attempts int    // holds in a row without progress
+	why      Reason // of the last hold
 	draining bool
 	halt     *Halt
 
@@ -146,7 +147,7 @@ func (c *Core) holdBack(seq uint64, why Reason) {
 	if c.hold == "" {
 		c.attempts++
 	}
-	c.hold = why
+	c.hold, c.why = why, why
 }
 
 // Retry tells whether rows are held back and all else is settled, so that they can be sent again after a wait, and for
@@ -206,14 +207,14 @@ func (c *Core) State() (State, Reason) {
 		return Draining, ""
 	case !c.leading:
 		return Starting, ""
-	case c.hold != "":
-		return Stalled, c.hold
-	case c.alarm:
-		return Stalled, BrokerAlarm
 	case !c.session && c.trouble != "":
 		return Stalled, c.trouble
 	case !c.session:
 		return Starting, ""
+	case c.alarm:
+		return Stalled, BrokerAlarm
+	case c.attempts > 0: // until one of them gets through, a retry that is under way changes nothing
+		return Stalled, c.why
 	}
 	return Streaming, ""
 }

@@ -95,10 +95,14 @@ func TestAReturnedRowIsHeldAndNothingNewOvertakesIt(t *testing.T) {
 	require.Equal(t, 1, attempt)
 	c.OnRetry()
 	require.Equal(t, []uint64{1, 3, 4}, seqs(c.Next(nil)), "row 2 is confirmed")
+	state, _ = c.State()
+	require.Equal(t, relay.Stalled, state, "a retry is no success yet")
 	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 3}, ignore)
 	require.Equal(t, uint64(3), c.Watermark())
 	c.OnOutcome(relay.Outcome{Kind: relay.Confirmed, Seq: 4}, ignore)
 	require.Equal(t, uint64(4), c.Watermark())
+	state, _ = c.State()
+	require.Equal(t, relay.Streaming, state)
 }
 
 func TestAnAlarmStopsSendingUntilItIsOver(t *testing.T) {

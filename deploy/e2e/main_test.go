@@ -177,6 +177,34 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
+// TestWhatReachedNoQueueIsNeverPassed kills the relay at the worst moment: of three events in one transaction the first and the
+// third are confirmed, the second is not, and time enough to save has passed.
+func TestWhatReachedNoQueueIsNeverPassed(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	ch := w.channel()
+	const createdAlone = "customer.CustomerCreated"
+	for round := range count(20) {
+		require.NoError(t, ch.QueueBind(topology.CustomersQueue, createdAlone, topology.Exchange, false, nil))
+		require.NoError(t, ch.QueueUnbind(topology.CustomersQueue, topology.CustomersBinding, topology.Exchange, nil))
+
+		first := schematest.Event()
+		second := schematest.Event(func(e *schema.Event) {
+			e.AggregateID, e.AggregateVersion, e.Type = first.AggregateID, 2, "CustomerUpdated"
+		})
+		require.NoError(t, insert(t.Context(), w.db, true, first, second, schematest.Event()))
+		w.waitFor("the checkpoint to pass the first event", time.Minute, func() bool { return w.checkpointed() == first.ID })
+		w.waitFor("the relay to say why", time.Minute, func() bool { return w.position().Reason == "unroutable" })
+		require.Never(t, func() bool { return w.checkpointed() != first.ID }, time.Second, 100*time.Millisecond,
+			"the checkpoint has passed an event that is in no queue")
+
+		require.NoError(t, w.cdc.Process().Kill())
+		require.NoError(t, ch.QueueBind(topology.CustomersQueue, topology.CustomersBinding, topology.Exchange, false, nil))
+		w.start(w.cdc)
+		w.everythingOnce(3 * (round + 1))
+	}
+}
+
 func TestServersMayBeKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
