@@ -195,8 +195,7 @@ func classify(err error) error {
 	case refused.Code != fatalRead && refused.Code != 1945 && refused.Code != 1947 && refused.Code != 1955:
 		return cut(err)
 	case says("purged", "could not find first log", "could not find gtid state", "not find requested gtid"):
-		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): delete the relay's row "+
-			"in relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds", refused.Message)
+		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): %s", refused.Message, startAnew)
 	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
 		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)
 	case says("greater than file size", "> file size", "impossible position"):

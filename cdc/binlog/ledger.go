@@ -115,8 +115,8 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 	}
 	if l.flavor != server.flavor || l.gtid != server.gtid {
 		return relay.Position{}, relay.Haltf(relay.SourceChanged, "the checkpoint was made on %s with GTIDs %t, the server is %s with GTIDs %t: "+
-			"point MYSQL_DSN at the right server, or set the checkpoint's position to NULL to start anew with START=snapshot",
-			l.flavor, l.gtid, server.flavor, server.gtid)
+			"point MYSQL_DSN at the right server, or %s",
+			l.flavor, l.gtid, server.flavor, server.gtid, startAnew)
 	}
 	if l.gtid {
 		l.server = server.uuid // a set of GTIDs means the same to every server that has them

@@ -11,6 +11,10 @@ import (
 	"tailbox/cdc/relay"
 )
 
+// startAnew is what mends a gap: there is no way to get from the binlog what it no longer has.
+const startAnew = "set position to NULL in the relay's row of relay_checkpoint to start anew with START=snapshot, " +
+	"which sends what the outbox still holds"
+
 // start finds the place to begin at when there is no checkpoint.
 func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) error) error {
 	var from relay.Position
@@ -98,8 +102,7 @@ func (r *Reader) validateSet(ctx context.Context, from relay.Position) error {
 		case err != nil:
 			return fmt.Errorf("compare the checkpoint with the server's GTIDs: %w", err)
 		case !unpurged:
-			return relay.Haltf(relay.BinlogPurged, "the server has purged transactions that the checkpoint has not passed: "+
-				"delete the relay's row in relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds")
+			return relay.Haltf(relay.BinlogPurged, "the server has purged transactions that the checkpoint has not passed: %s", startAnew)
 		case executed:
 			return nil
 		case time.Now().After(deadline):
@@ -164,8 +167,7 @@ func (r *Reader) validateFile(ctx context.Context, s *server, from relay.Positio
 			return nil
 		}
 	}
-	return relay.Haltf(relay.BinlogPurged, "the server no longer has the file %s of the checkpoint: delete the relay's row in "+
-		"relay_checkpoint to start anew with START=snapshot, which sends what the outbox still holds", from.File)
+	return relay.Haltf(relay.BinlogPurged, "the server no longer has the file %s of the checkpoint: %s", from.File, startAnew)
 }
 
 // pause waits, and tells whether ctx still lives.
