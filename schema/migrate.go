@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"encoding/hex"
 	"errors"
@@ -23,21 +24,26 @@ var migrations embed.FS
 // changed; find the process that migrates (SELECT IS_USED_LOCK(...) names its connection) and start again.
 var ErrMigrateLocked = errors.New("another process is migrating this database")
 
-const lockWait = 2 * time.Minute
+const lockWait = 20 * time.Second // less than the services' pools wait for an answer
 
 // Migrate brings the tables of the DSN's database to this version and returns how many migrations it applied. Two
-// processes that start at once are safe: the second waits for the first and finds nothing to do.
+// processes that start at once are safe: the second waits for the first and finds nothing to do. The pool has to
+// allow two connections.
 func Migrate(ctx context.Context, db *sql.DB) (applied int, err error) {
 	files, err := fs.Sub(migrations, "sql")
 	if err != nil {
 		return 0, fmt.Errorf("open embedded migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithSessionLocker(namedLock{}))
+	// The lock is ours, not goose's session locker: that one is taken only after goose has looked for what is pending, and a
+	// look at a version table that another process is just making fails.
+	unlock, err := lock(ctx, db)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	provider, err := goose.NewProvider(goose.DialectMySQL, db, files)
 	if err != nil {
 		return 0, fmt.Errorf("prepare migrations: %w", err)
-	}
-	if _, err := lockName(ctx, db); err != nil {
-		return 0, err
 	}
 	results, err := provider.Up(ctx)
 	if err != nil {
@@ -64,42 +70,38 @@ func MigrateWaiting(ctx context.Context, db *sql.DB, retrying func(err error, wa
 
 const migrateMost = 5 * time.Second // between two tries
 
-// namedLock is MySQL's GET_LOCK on the migrating connection: the server frees it when that connection ends, whatever
-// ends it, so a killed migration never leaves a lock behind.
-type namedLock struct{}
-
-func (namedLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+// lock takes MySQL's GET_LOCK on a connection of its own, and unlock closes that connection. The server frees the lock when the
+// connection ends, whatever ends it, so a killed migration never leaves one behind.
+func lock(ctx context.Context, db *sql.DB) (unlock func(), err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to migrate: %w", err)
+	}
+	unlock = func() {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // so that it is closed, and not kept in the pool
+		_ = conn.Close()
+	}
 	name, err := lockName(ctx, conn)
 	if err != nil {
-		return err
+		unlock()
+		return nil, err
 	}
 	var got sql.NullInt64
-	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, ?)", name, int(lockWait.Seconds())).Scan(&got); err != nil {
-		return fmt.Errorf("take the migration lock: %w", err)
+	err = conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, ?)", name, int(lockWait.Seconds())).Scan(&got)
+	if err == nil && got.Int64 != 1 {
+		err = ErrMigrateLocked
 	}
-	if got.Int64 != 1 {
-		return ErrMigrateLocked
-	}
-	return nil
-}
-
-func (namedLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	name, err := lockName(ctx, conn)
 	if err != nil {
-		return err
+		unlock()
+		return nil, fmt.Errorf("take the migration lock: %w", err)
 	}
-	if _, err := conn.ExecContext(ctx, "DO RELEASE_LOCK(?)", name); err != nil {
-		return fmt.Errorf("release the migration lock: %w", err)
-	}
-	return nil
+	return unlock, nil
 }
 
 // lockName is one name per database: GET_LOCK's names are server-wide and have at most 64 characters.
-func lockName(ctx context.Context, db interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) (string, error) {
+func lockName(ctx context.Context, conn *sql.Conn) (string, error) {
 	var database sql.NullString
-	if err := db.QueryRowContext(ctx, "SELECT DATABASE()").Scan(&database); err != nil {
+	if err := conn.QueryRowContext(ctx, "SELECT DATABASE()").Scan(&database); err != nil {
 		return "", fmt.Errorf("ask for the database's name: %w", err)
 	}
 	if !database.Valid {
