@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"deploy/dev":          {"schema", "deploy/ops", "deploy/services", "deploy/stack"},
 	"deploy/e2e":          {},
 	"deploy/bench":        {},
+	"deploy/faults":       {},
 	"deploy/healthcheck":  {},
 }
 
