@@ -17,13 +17,19 @@ REVOKE CREATE ON tailbox.outbox FROM 'api'@'%';
 -- REPLICATION SLAVE reads every table's changes from the binlog: treat this password as one that reads everything.
 CREATE USER IF NOT EXISTS 'cdc'@'%' IDENTIFIED BY '${CDC_PASSWORD}';
 GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'cdc'@'%';
-GRANT SELECT, CREATE ON tailbox.outbox TO 'cdc'@'%';
+GRANT SELECT, DELETE, CREATE ON tailbox.outbox TO 'cdc'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON tailbox.relay_checkpoint TO 'cdc'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON tailbox.relay_member TO 'cdc'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON tailbox.relay_quarantine TO 'cdc'@'%';
+GRANT SELECT, INSERT, CREATE ON tailbox.relay_audit TO 'cdc'@'%';
 REVOKE CREATE ON tailbox.outbox FROM 'cdc'@'%';
 REVOKE CREATE ON tailbox.relay_checkpoint FROM 'cdc'@'%';
+REVOKE CREATE ON tailbox.relay_member FROM 'cdc'@'%';
+REVOKE CREATE ON tailbox.relay_quarantine FROM 'cdc'@'%';
+REVOKE CREATE ON tailbox.relay_audit FROM 'cdc'@'%';
 
 CREATE USER IF NOT EXISTS 'worker'@'%' IDENTIFIED BY '${WORKER_PASSWORD}';
-GRANT SELECT, INSERT, CREATE ON tailbox.inbox TO 'worker'@'%';
+GRANT SELECT, INSERT, DELETE, CREATE ON tailbox.inbox TO 'worker'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON tailbox.customer_profiles TO 'worker'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON tailbox.blocked_aggregates TO 'worker'@'%';
 REVOKE CREATE ON tailbox.inbox FROM 'worker'@'%';
