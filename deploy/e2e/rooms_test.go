@@ -24,6 +24,7 @@ var rooms = map[string][]string{
 	"cdc/relay/relaytest": {"cdc/relay", "schema"},
 	"cdc/publish":         {"cdc/relay", "schema"},
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
+	"cdc/audit":           {},
 	"cdc/console":         {"cdc/relay", "cdc/binlog", "schema", "deploy/ops"},
 	"worker":              {"schema", "deploy/ops", "worker"},
 	"worker/effect":       {"schema", "deploy/ops"},
