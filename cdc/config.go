@@ -49,8 +49,8 @@ const (
 
 const maxWindow = 50000
 
-// Validate tells all that is wrong with the settings.
-func (c *Config) Validate() error {
+// validate tells all that is wrong with the settings. It is not called Validate because kong would call it for every command.
+func (c *Config) validate() error {
 	errs := []error{
 		c.Common.Validate(),
 		ops.Required("MYSQL_DSN", c.MySQLDSN, "cdc:password@tcp(127.0.0.1:3306)/tailbox"),

@@ -29,21 +29,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
-	ops.Main(func(ctx context.Context) error {
-		var cfg Config
-		service := ops.Service{
-			Name:        "cdc",
-			Description: "Publishes what is inserted into a MySQL outbox table to RabbitMQ, as it is committed.",
-			HTTPAddr:    ":3001",
-		}
-		if err := ops.Parse(service, &cfg, os.Args[1:], os.Stdout); err != nil {
-			if errors.Is(err, ops.ErrHelp) {
-				return nil
-			}
-			return err
-		}
-		return run(ctx, cfg)
-	})
+	ops.Main(func(ctx context.Context) error { return command(ctx, os.Args[1:], os.Stdout) })
 }
 
 // surveyInterval is how old an answer about the source server may be.

@@ -34,6 +34,12 @@ func (c Common) Validate() error {
 // Config is what Parse fills: a struct with kong's tags that can tell all that is wrong with it.
 type Config interface{ Validate() error }
 
+// CommandLine is a Config with commands, which are fields with kong's tag cmd: its Validate can ask for the command that was
+// given, because not each needs every setting.
+type CommandLine interface {
+	Validate(given *kong.Context) error
+}
+
 // Service says who is being configured.
 type Service struct {
 	Name        string
@@ -48,50 +54,67 @@ var ErrHelp = errors.New("help was asked for")
 // value is reported at once, in an error that wraps ErrBadConfig; an unknown flag is an error. On -h it prints all flags
 // with their variables and defaults to out and returns ErrHelp.
 func Parse(service Service, cfg Config, args []string, out io.Writer) error {
+	_, err := parse(service, cfg, args, out)
+	return err
+}
+
+// ParseCommand is Parse for a service with commands, and tells which one was given, such as "run".
+func ParseCommand(service Service, line CommandLine, args []string, out io.Writer) (command string, err error) {
+	return parse(service, line, args, out)
+}
+
+func parse(service Service, cfg any, args []string, out io.Writer) (command string, err error) {
 	if err := secretsFromFiles(reflect.TypeOf(cfg).Elem()); err != nil {
-		return fmt.Errorf("%w:\n  %w", ErrBadConfig, err)
+		return "", fmt.Errorf("%w:\n  %w", ErrBadConfig, err)
 	}
 
 	var wrong collector
 	help := false
-	parser, err := kong.New(cfg,
+	options := append(wrong.mappers(),
 		kong.Name(service.Name), kong.Description(service.Description),
 		kong.Vars{"http_addr": service.HTTPAddr},
 		kong.Writers(out, out),
 		kong.Exit(func(int) { help = true }),
-		kong.KindMapper(reflect.Int, wrong.mapper("a whole number", func(target reflect.Value, text string) error {
-			n, err := strconv.ParseInt(text, 10, 0)
-			target.SetInt(n)
-			return err
-		})),
-		kong.KindMapper(reflect.Bool, switchMapper{wrong.mapper("true or false", func(target reflect.Value, text string) error {
-			on, err := strconv.ParseBool(text)
-			target.SetBool(on)
-			return err
-		})}),
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), wrong.mapper("a duration such as 200ms, 5s or 24h", func(target reflect.Value, text string) error {
-			d, err := time.ParseDuration(text)
-			target.SetInt(int64(d))
-			return err
-		})),
 	)
+	parser, err := kong.New(cfg, options...)
 	if err != nil {
-		return fmt.Errorf("prepare flags: %w", err)
+		return "", fmt.Errorf("prepare flags: %w", err)
 	}
 
-	_, err = parser.Parse(args)
+	given, err := parser.Parse(args)
 	if help {
-		return ErrHelp
+		return "", ErrHelp
 	}
 	// kong has called cfg.Validate, unless it gave up before cfg was filled: then what Validate would say is not true.
 	if all := errors.Join(append(wrong.errs, err)...); all != nil {
-		return fmt.Errorf("%w:\n  %s", ErrBadConfig, strings.ReplaceAll(all.Error(), "\n", "\n  "))
+		return "", fmt.Errorf("%w:\n  %s", ErrBadConfig, strings.ReplaceAll(all.Error(), "\n", "\n  "))
 	}
-	return nil
+	return given.Command(), nil
 }
 
 // collector gathers what cannot be read, so that one wrong value does not hide the next.
 type collector struct{ errs []error }
+
+// mappers read the values whose form can be wrong.
+func (c *collector) mappers() []kong.Option {
+	return []kong.Option{
+		kong.KindMapper(reflect.Int, c.mapper("a whole number", func(target reflect.Value, text string) error {
+			n, err := strconv.ParseInt(text, 10, 0)
+			target.SetInt(n)
+			return err
+		})),
+		kong.KindMapper(reflect.Bool, switchMapper{c.mapper("true or false", func(target reflect.Value, text string) error {
+			on, err := strconv.ParseBool(text)
+			target.SetBool(on)
+			return err
+		})}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), c.mapper("a duration such as 200ms, 5s or 24h", func(target reflect.Value, text string) error {
+			d, err := time.ParseDuration(text)
+			target.SetInt(int64(d))
+			return err
+		})),
+	}
+}
 
 func (c *collector) mapper(want string, set func(target reflect.Value, text string) error) kong.Mapper {
 	return kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
