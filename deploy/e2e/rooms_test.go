@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"cdc/publish":         {"cdc/relay", "schema"},
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
 	"cdc/audit":           {},
+	"cdc/quarantine":      {"cdc/audit", "cdc/relay", "schema"},
 	"cdc/console":         {"cdc/relay", "cdc/binlog", "schema", "deploy/ops"},
 	"worker":              {"schema", "deploy/ops", "worker"},
 	"worker/effect":       {"schema", "deploy/ops"},
