@@ -2,6 +2,7 @@ package relaytest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,7 +12,8 @@ import (
 // CheckpointsContract is what every relay.Checkpoints keeps. open gives another handle on the same, at first empty, row.
 func CheckpointsContract(t *testing.T, open func(t *testing.T) func() relay.Checkpoints) {
 	t.Helper()
-	place := relay.Position{Flavor: "mysql", ServerUUID: "u", GTID: true, GTIDSet: "u:1-5", File: "binlog.000001", Pos: 1 << 40, SkipRows: 3, SkipGTID: "u:6"}
+	place := relay.Position{Flavor: "mysql", ServerUUID: "u", GTID: true, GTIDSet: "u:1-5", File: "binlog.000001", Pos: 1 << 40, SkipRows: 3, SkipGTID: "u:6",
+		CommittedAt: time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC), Late: time.Minute}
 
 	t.Run("the first acquire has no place and epoch 1", func(t *testing.T) {
 		t.Parallel()
