@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"tailbox/cdc/binlog"
@@ -18,7 +17,6 @@ type Config struct {
 	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. The replica connection is derived from it; tls=true encrypts both."`
 	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts."`
 	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
-	ServerID   int        `name:"server-id" env:"SERVER_ID" default:"0" help:"Number of this process among the replicas of the source; no other replica may have it. 0 draws one at random."`
 	Outbox     string     `name:"outbox-table" env:"OUTBOX_TABLE" default:"outbox" help:"Table whose inserts are published: name, or database.name."`
 	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to, with braces as in ROUTING_KEY. One of a fixed name is declared as a durable topic exchange if it is missing."`
 	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose id, aggregate_type, aggregate_id, aggregate_version, type, created_at or header.NAME."`
@@ -32,6 +30,7 @@ type Config struct {
 	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
 	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
+	LeaseTTL           time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long instances of one name wait for a sign of life from the one that relays before another takes over."`
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
 	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
@@ -62,13 +61,11 @@ func (c *Config) validate() error {
 		ops.Positive("MAX_MESSAGE_BYTES", c.MaxMessageBytes),
 		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
+		c.validateLease(),
 		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),
 	}
 	if c.Window > maxWindow {
 		errs = append(errs, fmt.Errorf("WINDOW: %d is more than %d, which no broker answers faster for", c.Window, maxWindow))
-	}
-	if c.ServerID < 0 || c.ServerID > math.MaxUint32 {
-		errs = append(errs, fmt.Errorf("SERVER_ID: %d is not a number from 0 to %d", c.ServerID, uint32(math.MaxUint32)))
 	}
 	if c.RelayName == "" || len(c.RelayName) > 64 {
 		errs = append(errs, errors.New("RELAY_NAME: a name of 1 to 64 bytes is needed"))
@@ -95,4 +92,17 @@ func (c *Config) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Bounds of LEASE_TTL: what a busy database answers in, and what the column holds.
+const (
+	minLeaseTTL = time.Second
+	maxLeaseTTL = 24 * time.Hour
+)
+
+func (c *Config) validateLease() error {
+	if c.LeaseTTL < minLeaseTTL || c.LeaseTTL > maxLeaseTTL {
+		return fmt.Errorf("LEASE_TTL: %s is not between %s and %s", c.LeaseTTL, minLeaseTTL, maxLeaseTTL)
+	}
+	return nil
 }

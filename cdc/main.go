@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +17,6 @@ import (
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
-	"tailbox/cdc/publish"
 	"tailbox/cdc/relay"
 	"tailbox/deploy/ops"
 )
@@ -44,12 +42,12 @@ func run(ctx context.Context, cfg Config) error {
 	log = log.With(zap.String("relay", cfg.RelayName))
 
 	// The rooms, from the source to the broker.
-	db, err := ops.OpenMySQL(cfg.MySQLDSN, 4)
+	db, err := ops.OpenMySQL(cfg.MySQLDSN, 6)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }() // at the end nothing is under way
-	store := checkpoint.New(db, cfg.RelayName, holder())
+	store := checkpoint.New(db, cfg.RelayName, holder(), cfg.LeaseTTL)
 	source, err := ops.OpenMySQL(cfg.MySQLDSN, 3)
 	if err != nil {
 		return err
@@ -66,9 +64,10 @@ func run(ctx context.Context, cfg Config) error {
 
 	// What is seen from outside.
 	surveyor := binlog.NewSurveyor(reader, surveyInterval)
-	view := console.View{Name: cfg.RelayName, Holder: store.Holder(), Read: reader.Read, Source: surveyor.Last, Now: time.Now}
+	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Now: time.Now}
 	var collector *console.Collector
 	engine := relay.New(reader, publisher, store, log, relay.Config{
+		Holder: store.Holder(), LeaseTTL: cfg.LeaseTTL,
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
 		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
 		Observe: func(row *relay.Row, at time.Time) {
@@ -78,7 +77,8 @@ func run(ctx context.Context, cfg Config) error {
 			}
 		},
 	})
-	view.Relay = engine.Status
+	members := newRollCall(store, reader.ServerID(), engine)
+	view.Relay, view.Members = engine.Status, members.last
 	collector = console.NewCollector(view)
 	registry := ops.Metrics()
 	registry.MustRegister(collector)
@@ -94,93 +94,13 @@ func run(ctx context.Context, cfg Config) error {
 			if err := migrate(ctx, cfg, log); err != nil {
 				return err
 			}
-			if err := preflight(ctx, cfg, reader, source, log); err != nil {
+			if err := preflight(ctx, reader, log); err != nil {
 				return err
 			}
+			defer members.begin(ctx)()
 			return outcome(engine.Run(ctx))
 		},
 	)
-}
-
-func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader, error) {
-	server, err := ops.ParseDSN(cfg.MySQLDSN)
-	if err != nil {
-		return nil, err
-	}
-	outbox, err := binlog.ParseTable(cfg.Outbox, server.DBName)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
-	}
-	return binlog.New(binlog.Config{
-		Server: server, DB: db, Outbox: outbox,
-		Own:   binlog.Table{Schema: server.DBName, Name: checkpoint.Table},
-		Start: binlog.Start(cfg.Start), Fence: store.Fence,
-		Name: store.Holder(), ServerID: uint32(cfg.ServerID),
-	}), nil
-}
-
-func newPublisher(cfg Config) (*publish.Publisher, error) {
-	exchange, err := publish.ParseTemplate(cfg.Exchange)
-	if err != nil {
-		return nil, fmt.Errorf("%w: EXCHANGE: %w", ops.ErrBadConfig, err)
-	}
-	routing, err := publish.ParseTemplate(cfg.RoutingKey)
-	if err != nil {
-		return nil, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
-	}
-	publisher, err := publish.New(publish.Config{
-		URL: cfg.AMQPURL.Reveal(), Exchange: exchange, RoutingKey: routing,
-		Format: publish.Format{CloudEvents: cfg.MessageFormat == formatCloudEvents, Prefix: cfg.CloudEventsPrefix, Source: "/tailbox/" + cfg.RelayName},
-		Park:   cfg.OnUnroutable == onUnroutablePark, Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
-		MaxMessageBytes: cfg.MaxMessageBytes,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
-	}
-	return publisher, nil
-}
-
-// preflight waits until the source can be reached, and ends the process when its settings, the user's rights or a table is
-// not fit: no wait mends them. What is not right and can be lived with is logged.
-func preflight(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.DB, log *zap.Logger) error {
-	for {
-		checks, err := preflightChecks(ctx, cfg, reader, db)
-		if found := relay.Fatal(checks); len(found) > 0 {
-			return fmt.Errorf("%w: the source is not fit:\n%w", ops.ErrBadConfig, found)
-		}
-		if err == nil {
-			warn(checks, log)
-			return nil
-		}
-		log.Warn("the source is out of reach, trying again", zap.Error(err))
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// preflightChecks are those that have to pass before the relay starts.
-func preflightChecks(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.DB) ([]relay.Check, error) {
-	checks, err := reader.Checks(ctx)
-	if err != nil || len(relay.Fatal(checks)) > 0 {
-		return checks, err
-	}
-	server, err := ops.ParseDSN(cfg.MySQLDSN)
-	if err != nil {
-		return checks, err
-	}
-	rights, err := checkRights(ctx, db, server.User)
-	return append(checks, rights...), err
-}
-
-func warn(checks []relay.Check, log *zap.Logger) {
-	for _, check := range checks {
-		if check.Level != relay.CheckOK {
-			log.Warn("the source is not as safe as it could be", zap.String("check", check.Name), zap.String("problem", check.Found), zap.String("mend", check.Mend))
-		}
-	}
 }
 
 // outcome makes the process's end of the relay's.

@@ -100,7 +100,7 @@ func open(dsn ops.Secret, conns int) (*sql.DB, error) {
 // routes are the worker's HTTP calls.
 func routes(worker *consume.Worker, token ops.Secret, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	ops.Probes(mux, worker.Unready, metrics)
+	ops.Probes(mux, worker.Unready, nil, metrics)
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		ops.WriteJSON(w, http.StatusOK, worker.Stats())
 	})

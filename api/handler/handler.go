@@ -141,7 +141,7 @@ func (a *api) route(engine *gin.Engine, description, page []byte) {
 	get(engine, "/docs", static("text/html; charset=utf-8", page))
 
 	probes := http.NewServeMux()
-	ops.Probes(probes, a.Ready, a.Metrics)
+	ops.Probes(probes, a.Ready, nil, a.Metrics)
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		get(engine, path, gin.WrapH(probes))
 	}

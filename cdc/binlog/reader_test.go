@@ -41,7 +41,7 @@ func (b *bundle) reader(start binlog.Start) *binlog.Reader {
 	return binlog.New(binlog.Config{
 		Server: server, DB: b.db, Start: start,
 		Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"},
-		Own:    binlog.Table{Schema: server.DBName, Name: "relay_checkpoint"},
+		Own:    []binlog.Table{{Schema: server.DBName, Name: "relay_checkpoint"}},
 		Fence: func(ctx context.Context) error {
 			_, err := b.db.ExecContext(ctx, "UPDATE relay_checkpoint SET saved_at = UTC_TIMESTAMP(6)")
 			return err
@@ -301,25 +301,17 @@ func TestOwnCheckpointWritesAreNoProgress(t *testing.T) {
 func TestPreflightNamesTheSettingAndTheStatement(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	preflight := func() error {
-		checks, err := b.reader(binlog.StartLatest).Checks(t.Context())
-		require.NoError(t, err)
-		if found := relay.Fatal(checks); len(found) > 0 {
-			return found
-		}
-		return nil
-	}
-	require.NoError(t, preflight())
+	require.NoError(t, b.reader(binlog.StartLatest).Preflight(t.Context()))
 
 	b.exec("ALTER TABLE outbox DROP COLUMN type, RENAME COLUMN aggregate_id TO aggregateid")
-	err := preflight()
-	var findings relay.Findings
+	err := b.reader(binlog.StartLatest).Preflight(t.Context())
+	var findings binlog.Findings
 	require.ErrorAs(t, err, &findings)
 	require.Len(t, findings, 1)
 	require.ErrorContains(t, err, "lacks the column type")
 
 	b.exec("DROP TABLE outbox")
-	require.ErrorContains(t, preflight(), "does not exist, or the user may not see it")
+	require.ErrorContains(t, b.reader(binlog.StartLatest).Preflight(t.Context()), "does not exist, or the user may not see it")
 }
 
 func TestPreflightOfAUserWithoutRights(t *testing.T) {
@@ -336,9 +328,7 @@ func TestPreflightOfAUserWithoutRights(t *testing.T) {
 		server.User, server.Passwd = user, password
 		db := schematest.Open(t, server.FormatDSN())
 		r := binlog.New(binlog.Config{Server: server, DB: db, Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"}})
-		checks, err := r.Checks(t.Context())
-		require.NoError(t, err)
-		return relay.Fatal(checks)
+		return r.Preflight(t.Context())
 	}
 	require.ErrorContains(t, as("Secret-1"), "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")
 	require.ErrorContains(t, as("wrong"), "MYSQL_DSN")

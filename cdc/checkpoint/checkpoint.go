@@ -1,8 +1,9 @@
-// Package checkpoint keeps the place of a relay in one row of the table relay_checkpoint, in the source's own database: so
-// after a failover it can never be ahead of the server that survived.
+// Package checkpoint keeps the place and the lease of a relay in one row of the table relay_checkpoint, in the source's own
+// database: so after a failover it can never be ahead of the server that survived. Its instances are in relay_member.
 //
-// What it promises: a save is durable when it returns; a save of an epoch that is not the newest changes nothing and says
-// so; a place that was garbled is found out by its checksum and never used.
+// What it promises: a save is durable when it returns; whatever an epoch that is not the newest asks for changes nothing and
+// says so; of two instances that saw the same lease one gets it; a place that was garbled is found out by its checksum and
+// never used; a row that was deleted is missed.
 package checkpoint
 
 import (
@@ -26,67 +27,31 @@ type Store struct {
 	db     *sql.DB
 	relay  string
 	holder string
+	ttl    time.Duration
 }
 
-var _ relay.Checkpoints = (*Store)(nil)
+var _ relay.Store = (*Store)(nil)
 
-// New returns the store of the relay of that name. holder says who we are, for people.
-func New(db *sql.DB, name, holder string) *Store {
-	return &Store{db: db, relay: name, holder: holder}
-}
-
-// Acquire implements relay.Checkpoints. The newest caller wins: whoever held the epoch before finds out at its next save.
-func (s *Store) Acquire(ctx context.Context) (epoch uint64, from relay.Position, err error) {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, from, fmt.Errorf("begin: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-
-	_, err = tx.ExecContext(ctx, `INSERT INTO relay_checkpoint (relay, holder, epoch) VALUES (?, ?, 1)
-		ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder)`, s.relay, s.holder)
-	if err != nil {
-		return 0, from, fmt.Errorf("take the checkpoint over: %w", err)
-	}
-	var text sql.NullString
-	var sum sql.NullInt64
-	err = tx.QueryRowContext(ctx, "SELECT epoch, position, crc32 FROM relay_checkpoint WHERE relay = ?", s.relay).Scan(&epoch, &text, &sum)
-	if err != nil {
-		return 0, from, fmt.Errorf("load the checkpoint: %w", err)
-	}
-	if text.Valid {
-		if from, err = decode(text.String, uint32(sum.Int64)); err != nil {
-			return 0, from, &relay.Halt{Reason: relay.CheckpointBad, Err: fmt.Errorf("the row %q of relay_checkpoint: %w; "+
-				"set its position to NULL to start anew with START=snapshot, which sends what the outbox still holds", s.relay, err)}
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return 0, from, fmt.Errorf("commit: %w", err)
-	}
-	return epoch, from, nil
+// New returns the store of the relay of that name. holder says who we are: no two instances may have the same. ttl is how long
+// a lease lasts.
+func New(db *sql.DB, name, holder string, ttl time.Duration) *Store {
+	return &Store{db: db, relay: name, holder: holder, ttl: ttl}
 }
 
 // Save implements relay.Checkpoints.
 //
 // Invariant: one writer; the row changes only while it has the caller's epoch.
 func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, eventID string) error {
-	text, sum, err := encode(place)
-	if err != nil {
-		return err
+	var text, sum any // NULL for the zero place
+	if !place.IsZero() {
+		var err error
+		if text, sum, err = encode(place); err != nil {
+			return err
+		}
 	}
 	result, err := s.db.ExecContext(ctx, `UPDATE relay_checkpoint SET position = ?, crc32 = ?, event_id = NULLIF(?, ''),
 		saved_at = UTC_TIMESTAMP(6) WHERE relay = ? AND epoch = ?`, text, sum, eventID, s.relay, epoch)
-	if err != nil {
-		return fmt.Errorf("save the checkpoint: %w", err)
-	}
-	found, err := result.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("save the checkpoint: %w", err)
-	}
-	if found == 0 {
-		return relay.ErrFenced
-	}
-	return nil
+	return s.missing(ctx, found(result, err, "save the checkpoint"))
 }
 
 // Fence commits a change of the row, so that all that was in the binlog before it is visible when it returns.
@@ -101,8 +66,7 @@ func (s *Store) Fence(ctx context.Context) error {
 // Holder is who we are.
 func (s *Store) Holder() string { return s.holder }
 
-// format is the version of the stored form. A release reads its own and the one before; a field that may be missing, and
-// that an older release may pass over, needs no new one.
+// format is the version of the stored form. A release reads its own and the one before.
 const format = 1
 
 // stored is the form of a place in the column position.
@@ -116,15 +80,12 @@ type stored struct {
 	Pos        uint64 `json:"pos"`
 	SkipRows   uint64 `json:"skip_rows"`
 	SkipGTID   string `json:"skip_gtid,omitempty"`
-
-	CommittedAt time.Time     `json:"committed_at,omitzero"`
-	Late        time.Duration `json:"late_ns,omitempty"`
 }
 
 func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
 		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
 	})
 	if err != nil {
 		return "", 0, fmt.Errorf("encode the position: %w", err)
@@ -145,6 +106,6 @@ func decode(text string, sum uint32) (relay.Position, error) {
 	}
 	return relay.Position{
 		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt, Late: p.Late,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
 	}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tailbox/cdc/binlog"
+	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
 	"tailbox/cdc/relay"
 )
@@ -32,7 +33,7 @@ type bundle struct {
 
 func setup() *bundle {
 	b := &bundle{
-		status: relay.Status{State: relay.Streaming, Epoch: 7, ConfirmedAt: relay.Position{File: "binlog.000002", Pos: 300},
+		status: relay.Status{State: relay.Streaming, Epoch: 7, Me: true, Leader: "host-1", ConfirmedAt: relay.Position{File: "binlog.000002", Pos: 300},
 			Saved: relay.Position{File: "binlog.000002", Pos: 100, SkipRows: 5}, SavedAt: now.Add(-3 * time.Second),
 			Totals: relay.Totals{Read: 10, Published: 9, Confirmed: 8, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
 	}
@@ -40,7 +41,9 @@ func setup() *bundle {
 	b.survey.Add("binlog.000001", 1000)
 	b.survey.Add("binlog.000002", 500)
 	b.survey.Add("binlog.000003", 50)
-	b.view = console.View{Name: "default", Holder: "host-1", Now: func() time.Time { return now },
+	b.view = console.View{Name: "default", Members: func() []checkpoint.Member {
+		return []checkpoint.Member{{Name: "host-1", ServerID: 7, State: "streaming", SeenAt: now}}
+	}, Now: func() time.Time { return now },
 		Relay:  func() relay.Status { return b.status },
 		Read:   func() binlog.ReadPlace { return b.read },
 		Source: func() binlog.Survey { return b.survey },
@@ -62,14 +65,14 @@ func TestPositionHasEveryNameOfTheContract(t *testing.T) {
 	var got map[string]any
 	require.NoError(t, json.Unmarshal(setup().get(t, "/position").Body.Bytes(), &got))
 	for part, names := range map[string][]string{
-		"leader":     {"id", "epoch", "me"},
+		"leader":     {"id", "epoch", "me", "expires_at", "takeovers"},
 		"source":     {"flavor", "version", "server_uuid", "gtid_mode", "file", "pos", "gtid_set"},
 		"read":       {"file", "pos", "gtid_set", "committed_at"},
 		"confirmed":  {"file", "pos", "gtid_set", "event_id"},
 		"checkpoint": {"file", "pos", "gtid_set", "event_id", "skip_rows", "saved_at"},
 		"lag":        {"seconds", "bytes", "in_flight"},
 		"runway":     {"file", "bytes_behind_purge"},
-		"totals":     {"read", "published", "confirmed", "returned", "nacked", "reconnects"},
+		"totals":     {"read", "published", "confirmed", "returned", "nacked", "quarantined", "reconnects"},
 	} {
 		object, ok := got[part].(map[string]any)
 		require.True(t, ok, part)
@@ -112,15 +115,22 @@ func TestLagIsTheAgeOfWhatIsNotConfirmed(t *testing.T) {
 func TestReadyOnlyWhileDoingItsJob(t *testing.T) {
 	t.Parallel()
 	b := setup()
-	for _, state := range relay.States {
-		b.status.State, b.status.Reason = state, "why"
+	for state, reason := range map[relay.State]relay.Reason{
+		relay.Streaming: "", relay.Snapshot: "", relay.Standby: "", relay.Paused: "",
+	} {
+		b.status.State, b.status.Reason = state, reason
 		answer := b.get(t, "/readyz")
-		if state == relay.Streaming || state == relay.Snapshot {
-			require.Equal(t, http.StatusOK, answer.Code, state)
-			continue
-		}
+		require.Equal(t, http.StatusOK, answer.Code, state)
+		require.Contains(t, answer.Body.String(), `"state":"`+string(state)+`"`)
+	}
+	for state, reason := range map[relay.State]relay.Reason{
+		relay.Starting: "", relay.Draining: "", relay.Standby: relay.SourceDown, relay.Stalled: relay.BrokerDown, relay.Halted: relay.BinlogPurged,
+	} {
+		b.status.State, b.status.Reason = state, reason
+		answer := b.get(t, "/readyz")
 		require.Equal(t, http.StatusServiceUnavailable, answer.Code, state)
 		require.Contains(t, answer.Body.String(), string(state))
+		require.Contains(t, answer.Body.String(), string(reason))
 	}
 	require.Equal(t, http.StatusOK, b.get(t, "/healthz").Code)
 }

@@ -42,7 +42,9 @@ var metrics = []metric{
 		}},
 	{"leader", "1 when this process is the one that relays.", prometheus.GaugeValue, nil,
 		func(p Position, _ View) []sample { return one(truth(p.Leader.Me)) }},
-	{"epoch", "Epoch of the checkpoint that this process holds.", prometheus.GaugeValue, nil,
+	{"takeovers_total", "How often this process became the one that relays.", prometheus.CounterValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Leader.Takeovers)) }},
+	{"epoch", "Epoch of the lease, as this process saw it last.", prometheus.GaugeValue, nil,
 		func(p Position, _ View) []sample { return one(float64(p.Leader.Epoch)) }},
 }
 
@@ -108,6 +110,7 @@ func stages(p Position, _ View) []sample {
 		{[]string{"returned"}, float64(p.Totals.Returned)},
 		{[]string{"parked"}, float64(p.Totals.Parked)},
 		{[]string{"nacked"}, float64(p.Totals.Nacked)},
+		{[]string{"quarantined"}, float64(p.Totals.Quarantined)},
 	}
 }
 

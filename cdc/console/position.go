@@ -7,18 +7,19 @@ import (
 	"time"
 
 	"tailbox/cdc/binlog"
+	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/relay"
 	"tailbox/schema"
 )
 
 // View is what the console reads. Each function answers at once.
 type View struct {
-	Name   string // of the relay
-	Holder string // of the checkpoint: this process
-	Relay  func() relay.Status
-	Read   func() binlog.ReadPlace
-	Source func() binlog.Survey
-	Now    func() time.Time
+	Name    string // of the relay
+	Relay   func() relay.Status
+	Members func() []checkpoint.Member
+	Read    func() binlog.ReadPlace
+	Source  func() binlog.Survey
+	Now     func() time.Time
 }
 
 // Position is the document of GET /position. Times are RFC 3339 in UTC with microseconds, empty when there is none yet.
@@ -29,11 +30,14 @@ type Position struct {
 	Detail string       `json:"detail,omitempty"` // why it halted, and what mends it
 
 	Leader struct {
-		ID    string `json:"id"`
-		Epoch uint64 `json:"epoch"`
-		Me    bool   `json:"me"`
+		ID        string `json:"id"` // empty while nobody leads
+		Epoch     uint64 `json:"epoch"`
+		Me        bool   `json:"me"`
+		ExpiresAt string `json:"expires_at"` // unless the lease is renewed
+		Takeovers uint64 `json:"takeovers"`  // how often this instance became the leader
 	} `json:"leader"`
-	Source struct {
+	Members []Member `json:"members"` // all instances that live
+	Source  struct {
 		Flavor     string `json:"flavor"`
 		Version    string `json:"version"`
 		ServerUUID string `json:"server_uuid"`
@@ -69,6 +73,14 @@ type Position struct {
 	Totals Totals `json:"totals"`
 }
 
+// Member is one instance of the relay, as it said of itself last.
+type Member struct {
+	ID       string `json:"id"`
+	ServerID uint32 `json:"server_id"`
+	State    string `json:"state"`
+	SeenAt   string `json:"seen_at"`
+}
+
 // Place is a place in the binlog.
 type Place struct {
 	File    string `json:"file"`
@@ -78,13 +90,14 @@ type Place struct {
 
 // Totals are counts since the process started.
 type Totals struct {
-	Read       uint64 `json:"read"`
-	Published  uint64 `json:"published"`
-	Confirmed  uint64 `json:"confirmed"`
-	Returned   uint64 `json:"returned"`
-	Parked     uint64 `json:"parked"`
-	Nacked     uint64 `json:"nacked"`
-	Reconnects uint64 `json:"reconnects"`
+	Read        uint64 `json:"read"`
+	Published   uint64 `json:"published"`
+	Confirmed   uint64 `json:"confirmed"`
+	Returned    uint64 `json:"returned"`
+	Parked      uint64 `json:"parked"`
+	Nacked      uint64 `json:"nacked"`
+	Quarantined uint64 `json:"quarantined"`
+	Reconnects  uint64 `json:"reconnects"`
 }
 
 // Position puts the document together.
@@ -92,7 +105,12 @@ func (v View) Position() Position {
 	status, read, source := v.Relay(), v.Read(), v.Source()
 	p := Position{Relay: v.Name, State: status.State, Reason: status.Reason, Detail: status.Detail}
 
-	p.Leader.ID, p.Leader.Epoch, p.Leader.Me = v.Holder, status.Epoch, status.Epoch > 0
+	p.Leader.ID, p.Leader.Epoch, p.Leader.Me = status.Leader, status.Epoch, status.Me
+	p.Leader.ExpiresAt, p.Leader.Takeovers = stamp(status.ExpiresAt), status.Takeovers
+	p.Members = []Member{}
+	for _, m := range v.Members() {
+		p.Members = append(p.Members, Member{ID: m.Name, ServerID: m.ServerID, State: m.State, SeenAt: stamp(m.SeenAt)})
+	}
 	p.Source.Flavor, p.Source.Version, p.Source.ServerUUID = source.Flavor, source.Version, source.UUID
 	p.Source.GTIDMode, p.Source.GTIDSet, p.Source.AskedAt = source.GTID, source.GTIDSet, stamp(source.At)
 	p.Source.File, p.Source.Pos = source.End()
@@ -109,7 +127,7 @@ func (v View) Position() Position {
 
 	t := status.Totals
 	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned, Parked: t.Parked,
-		Nacked: t.Refused, Reconnects: t.SourceReconnects + t.BrokerReconnects}
+		Nacked: t.Refused, Quarantined: t.Quarantined, Reconnects: t.SourceReconnects + t.BrokerReconnects}
 	return p
 }
 
@@ -126,17 +144,20 @@ func (v View) lag(status relay.Status, read binlog.ReadPlace, bytes uint64) floa
 	return max(0, v.Now().Sub(oldest).Seconds())
 }
 
-// Ready says why the relay is not doing its job; none means that it is.
+// State is what the relay does, in a word.
+func (v View) State() string { return string(v.Relay().State) }
+
+// Ready says why the relay is not doing its job; none means that it is. A standby that can see the lease does its job, and so
+// does a relay that was told to pause.
 func (v View) Ready() []string {
 	status := v.Relay()
-	switch status.State {
-	case relay.Streaming, relay.Snapshot:
-		return nil
-	case relay.Halted, relay.Stalled:
+	switch {
+	case status.Reason != "":
 		return []string{string(status.State) + ": " + string(status.Reason)}
-	default:
+	case status.State == relay.Starting, status.State == relay.Draining:
 		return []string{string(status.State)}
 	}
+	return nil
 }
 
 func place(p relay.Position) Place { return Place{File: p.File, Pos: p.Pos, GTIDSet: p.GTIDSet} }

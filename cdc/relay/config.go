@@ -4,6 +4,12 @@ import "time"
 
 // Config of a Relay.
 type Config struct {
+	// Holder names this instance in the lease. No two instances, of any time, may have the same. Required.
+	Holder string
+	// LeaseTTL is how long the others wait for a sign of life from the one that leads. Defaults to DefaultLeaseTTL.
+	LeaseTTL time.Duration
+	// Quarantine keeps events that cannot be messages. Without one the relay halts at such an event.
+	Quarantine Quarantine
 	// Window is how many rows may be unconfirmed. Defaults to DefaultWindow.
 	Window int
 	// WindowBytes is how many bytes of payload may be unconfirmed. Defaults to DefaultWindowBytes.
@@ -38,6 +44,7 @@ const (
 	DefaultRetryInterval          = 250 * time.Millisecond
 	DefaultRetryMax               = 5 * time.Second
 	DefaultShutdownTimeout        = 10 * time.Second
+	DefaultLeaseTTL               = 5 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -56,6 +63,7 @@ func (c Config) withDefaults() Config {
 		{&c.RetryInterval, DefaultRetryInterval},
 		{&c.RetryMax, DefaultRetryMax},
 		{&c.ShutdownTimeout, DefaultShutdownTimeout},
+		{&c.LeaseTTL, DefaultLeaseTTL},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.fallback

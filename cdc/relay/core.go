@@ -13,6 +13,7 @@ type Core struct {
 	limit  int  // rows
 	most   int  // bytes
 	park   bool // what reaches no queue goes to the unrouted queue instead of being held
+	spare  bool // what cannot be a message goes to the quarantine instead of halting the relay
 
 	leading  bool
 	session  bool
@@ -21,6 +22,8 @@ type Core struct {
 	hold     Reason // why rows are held back; nothing new is sent while it is set
 	attempts int    // holds in a row without progress
 	why      Reason // of the last hold
+	aside    int    // rows that the quarantine does not have yet
+	paused   bool
 	draining bool
 	halt     *Halt
 
@@ -29,13 +32,23 @@ type Core struct {
 
 // Totals count rows since the process started; one sent twice is published twice.
 type Totals struct {
-	Read, Published, Confirmed, Returned, Parked, Refused, SourceReconnects, BrokerReconnects uint64
+	Read, Published, Confirmed, Returned, Parked, Refused, Quarantined uint64
+	SourceReconnects, BrokerReconnects                                 uint64
 }
 
 // NewCore returns the core of a relay with nothing in its window. Of the configuration it heeds Window, WindowBytes,
-// StrictOrder and ParkUnroutable.
+// StrictOrder, ParkUnroutable and whether there is a Quarantine.
 func NewCore(cfg Config) *Core {
-	return &Core{window: newWindow(cfg.Window, cfg.StrictOrder), limit: cfg.Window, most: cfg.WindowBytes, park: cfg.ParkUnroutable}
+	return &Core{window: newWindow(cfg.Window, cfg.StrictOrder), limit: cfg.Window, most: cfg.WindowBytes,
+		park: cfg.ParkUnroutable, spare: cfg.Quarantine != nil}
+}
+
+// Anew returns a core with nothing in its window that goes on with the same session, on which nothing is in flight, and the
+// same totals.
+func (c *Core) Anew(cfg Config) *Core {
+	next := NewCore(cfg)
+	next.session, next.alarm, next.trouble, next.counts = c.session, c.alarm, c.trouble, c.counts
+	return next
 }
 
 // OnLeading says that the checkpoint is ours.
@@ -43,7 +56,7 @@ func (c *Core) OnLeading() { c.leading = true }
 
 // Room tells whether another row may be taken in. One row always fits an empty window, whatever its size.
 func (c *Core) Room() bool {
-	if c.draining || c.halt != nil {
+	if c.paused || c.draining || c.halt != nil {
 		return false
 	}
 	n := c.window.len()
@@ -60,6 +73,12 @@ func (c *Core) OnRow(row Row) {
 func (c *Core) OnSession() {
 	c.session, c.alarm, c.trouble = true, false, ""
 }
+
+// OnSessionClosed says that the session was closed by us.
+func (c *Core) OnSessionClosed() { c.session, c.alarm = false, false }
+
+// OnPause stops sending, and taking rows in, or goes on.
+func (c *Core) OnPause(paused bool) { c.paused = paused }
 
 // OnSessionLost says that the session is gone. What it had not settled is unknown, so all of it is sent again, in order.
 func (c *Core) OnSessionLost(err error) {
@@ -82,7 +101,7 @@ func (c *Core) OnBrokerError(err error) {
 //
 // Invariant: nothing is sent while a row is held back, so that no row overtakes it a second time.
 func (c *Core) Next(rows []Row) []Row {
-	if !c.session || c.alarm || c.hold != "" || c.draining || c.halt != nil {
+	if !c.session || c.alarm || c.hold != "" || c.paused || c.draining || c.halt != nil {
 		return rows
 	}
 	before := len(rows)
@@ -103,6 +122,11 @@ func (c *Core) OnOutcome(o Outcome, observe func(row *Row)) {
 		c.counts.Refused++
 		c.holdBack(o.Seq, BrokerRefused)
 	case Poison:
+		if c.spare {
+			c.window.settle(o.Seq, aside)
+			c.aside++
+			return
+		}
 		c.holdBack(o.Seq, PoisonEvent)
 		c.OnHalt(&Halt{Reason: PoisonEvent, Err: o.Err})
 	case Blocked:
@@ -123,12 +147,34 @@ func (c *Core) confirm(seq uint64, observe func(row *Row)) {
 		c.counts.Confirmed++
 		observe(&s.row)
 	}
+	c.advance()
+}
+
+// OnQuarantined says that the quarantine has a row that a Poison outcome named, durably.
+//
+// Invariant: the watermark passes such a row only then.
+func (c *Core) OnQuarantined(seq uint64) {
+	s := c.window.at(seq)
+	if s.state != aside || s.row.Seq != seq {
+		panic(fmt.Sprintf("relay: row %d is in the quarantine and was not set aside", seq))
+	}
+	s.state = confirmed
+	c.window.vacate(&s.row)
+	c.aside--
+	c.counts.Quarantined++
+	c.advance()
+}
+
+func (c *Core) advance() {
 	before := c.window.base
 	c.window.advance()
 	if c.window.base > before {
 		c.attempts = 0
 	}
 }
+
+// Row is a row in the window.
+func (c *Core) Row(seq uint64) Row { return c.window.at(seq).row }
 
 // onReturn parks a row that reached no queue, or holds it back: always when even the unrouted queue is not there.
 func (c *Core) onReturn(seq uint64) {
@@ -153,7 +199,7 @@ func (c *Core) holdBack(seq uint64, why Reason) {
 // Retry tells whether rows are held back and all else is settled, so that they can be sent again after a wait, and for
 // which time in a row that is.
 func (c *Core) Retry() (attempt int, due bool) {
-	return c.attempts, c.hold != "" && len(c.window.flights) == 0 && c.halt == nil && !c.draining
+	return c.attempts, c.hold != "" && len(c.window.flights) == 0 && c.halt == nil && !c.draining && !c.paused
 }
 
 // OnRetry sends what was held back once more, in order, before anything new. Call it when Retry says so and the wait is
@@ -187,8 +233,9 @@ func (c *Core) OnHalt(halt *Halt) {
 // Halted is why the core stopped for good, or nil.
 func (c *Core) Halted() *Halt { return c.halt }
 
-// Idle tells that nothing is in flight any more: all that was sent is settled, or its session is lost.
-func (c *Core) Idle() bool { return len(c.window.flights) == 0 }
+// Idle tells that nothing is under way any more: all that was sent is settled, or its session is lost, and the quarantine has
+// what was set aside.
+func (c *Core) Idle() bool { return len(c.window.flights) == 0 && c.aside == 0 }
 
 // Oldest is when the oldest unconfirmed row was committed; false when there is none.
 func (c *Core) Oldest() (time.Time, bool) {
@@ -207,6 +254,8 @@ func (c *Core) State() (State, Reason) {
 		return Draining, ""
 	case !c.leading:
 		return Starting, ""
+	case c.paused:
+		return Paused, ""
 	case !c.session && c.trouble != "":
 		return Stalled, c.trouble
 	case !c.session:

@@ -8,17 +8,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// loop is the one goroutine that owns the core while the relay leads. Nothing in it blocks: the source fills a queue,
-// sessions have goroutines of their own, saves go to the saver.
+// loop is the one goroutine that owns the core while the relay goes on from one place. Nothing in it blocks: the source fills
+// a queue, sessions have goroutines of their own, saves go to the saver.
 type loop struct {
 	*Relay
-	opening     chan<- struct{}
+	tenure      *Tenure
 	stopReading context.CancelFunc
 
-	session  Session
-	outcomes <-chan Outcome
-	batch    []Row // taken from the queue and not yet in the window: batch[taken:]
-	taken    int
+	rows        *queue          // from the source, bounded
+	breaks      chan error      // why a stream ended
+	saves       chan save       // to the saver; room for one
+	saved       chan saveResult // from the saver
+	poison      chan setAside   // to the quarantine; room for the window
+	quarantined chan uint64     // from the quarantine
+
+	batch    []Row  // taken from the queue and not yet in the window: batch[taken:]
+	taken    int    //
 	savedAt  uint64 // watermark of the last save
 	saving   bool   // a save is due, or the saver is at work
 	failed   bool   // the last save was not written
@@ -27,7 +32,17 @@ type loop struct {
 	retryAt  *time.Timer
 	retrying bool
 	passing  uint64 // transactions passed at the last save
-	result   error
+	end      error  // why the loop ends, other than a halt
+}
+
+func newLoop(r *Relay, tenure *Tenure, stopReading context.CancelFunc) *loop {
+	return &loop{
+		Relay: r, tenure: tenure, stopReading: stopReading,
+		rows:   newQueue(queueRows, queueBytes),
+		breaks: make(chan error),
+		saves:  make(chan save, 1), saved: make(chan saveResult, 1),
+		poison: make(chan setAside, r.cfg.Window+1), quarantined: make(chan uint64, r.cfg.Window+1),
+	}
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -35,19 +50,18 @@ func (l *loop) run(ctx context.Context) error {
 	defer l.saveAt.Stop()
 	defer l.idleAt.Stop()
 	defer l.retryAt.Stop()
-	l.opening <- struct{}{}
 
-	for ctx.Err() == nil && l.result == nil && l.halted() == nil {
+	for ctx.Err() == nil && l.end == nil && l.halted() == nil {
 		l.fill()
 		l.send()
 		l.armRetry()
 		l.step(ctx.Done())
 	}
 	l.drain(context.WithoutCancel(ctx))
-	if halt := l.halted(); halt != nil {
+	if halt := l.halted(); halt != nil && !errors.Is(l.end, errLost) {
 		return halt
 	}
-	return l.result
+	return l.end
 }
 
 // step waits for one thing to happen and takes it in.
@@ -56,15 +70,26 @@ func (l *loop) step(done <-chan struct{}) {
 	if l.taken == len(l.batch) && l.room() {
 		ready = l.rows.ready
 	}
+	var moves <-chan move
+	if l.end == nil {
+		moves = l.moves
+	}
 	select {
 	case <-done:
+	case <-l.tenure.lost:
+		l.end = errLost
+	case m := <-moves:
+		l.end = &moved{m}
+	case <-l.nudge:
 	case <-ready:
 		l.batch, l.taken = l.rows.take(l.batch), 0
 	case o, open := <-l.outcomes:
 		l.onOutcome(o, open)
 	case session := <-l.sessions:
-		l.session, l.outcomes = session, session.Outcomes()
-		l.locked((*Core).OnSession)
+		l.onSession(session)
+	case seq := <-l.quarantined:
+		l.locked(func(c *Core) { c.OnQuarantined(seq) })
+		l.armSave()
 	case err := <-l.breaks:
 		l.onBreak(err)
 	case result := <-l.saved:
@@ -77,12 +102,6 @@ func (l *loop) step(done <-chan struct{}) {
 		l.retrying = false
 		l.locked((*Core).OnRetry)
 	}
-}
-
-func (l *loop) locked(f func(*Core)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f(l.core)
 }
 
 func (l *loop) room() (room bool) {
@@ -105,7 +124,18 @@ func (l *loop) fill() {
 }
 
 // send hands all that may be sent to the session.
+//
+// Invariant: nothing is handed over when the tenure is over, by our own clock at this moment: this process may have been
+// frozen since it last looked.
 func (l *loop) send() {
+	if l.session == nil {
+		return
+	}
+	if !l.tenure.Holds(l.clock()) {
+		l.tenure.lose(context.DeadlineExceeded)
+		l.end = errLost
+		return
+	}
 	var rows []Row
 	l.locked(func(c *Core) { rows = c.Next(nil) })
 	if len(rows) > 0 {
@@ -147,24 +177,26 @@ func (l *loop) onOutcome(o Outcome, open bool) {
 	switch o.Kind {
 	case Confirmed:
 		l.armSave()
+	case Poison:
+		l.onPoison(o)
 	case Blocked:
 		l.log.Warn("the broker raised an alarm and takes no messages")
 	case Unblocked:
 		l.log.Info("the broker takes messages again")
-	case Returned, Refused, Poison: // the core holds the row back, and armRetry says so
+	case Returned, Refused: // the core holds the row back, and armRetry says so
 	}
 }
 
-func (l *loop) onSessionLost() {
-	err := l.session.Err()
-	l.log.Warn("the publishing session ended, opening another", zap.Error(err))
-	l.locked(func(c *Core) { c.OnSessionLost(err) })
-	_ = l.session.Close(context.Background()) // it has ended: this only waits for its goroutines
-	l.session, l.outcomes = nil, nil
-	select {
-	case l.opening <- struct{}{}:
-	default:
+// onPoison gives the row to the quarantine, if there is one: the core has set it aside, or halted.
+func (l *loop) onPoison(o Outcome) {
+	if l.cfg.Quarantine == nil {
+		return
 	}
+	var row Row
+	l.locked(func(c *Core) { row = c.Row(o.Seq) })
+	l.log.Warn("an event cannot be a message and goes to the quarantine", zap.String("event_id", row.Event.ID),
+		zap.String("position", row.Position), zap.Error(o.Err))
+	l.poison <- setAside{row: row, cause: o.Err} // never blocks: it has room for the window
 }
 
 func (l *loop) onBreak(err error) {
@@ -224,7 +256,8 @@ func (l *loop) onSaved(result saveResult) {
 	l.saving, l.failed = false, result.err != nil
 	switch {
 	case errors.Is(result.err, ErrFenced):
-		l.result = result.err
+		l.tenure.lose(result.err)
+		l.end = errLost
 		return
 	case result.err != nil:
 		l.log.Warn("the checkpoint was not saved, trying again", zap.Error(result.err))
@@ -238,29 +271,27 @@ func (l *loop) onSaved(result saveResult) {
 	l.armSave()
 }
 
-// drain stops reading, waits for what is in flight and saves the place behind it, for at most the shutdown timeout.
+// drain stops reading, waits for what is under way and saves the place behind it, for at most the shutdown timeout. With the
+// lease gone there is nothing to wait for: the session is cut.
 func (l *loop) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.ShutdownTimeout)
 	defer cancel()
 	l.stopReading()
 	l.locked((*Core).OnDrain)
 
-	fenced := l.result != nil
-	for ctx.Err() == nil && !fenced && l.session != nil && !l.idle() {
+	for ctx.Err() == nil && !l.lost() && !l.idle() {
 		l.step(ctx.Done())
-		fenced = l.result != nil
 	}
-	for ctx.Err() == nil && !fenced && l.saveNow() {
+	for ctx.Err() == nil && !l.lost() && l.saveNow() {
 		l.step(ctx.Done())
-		fenced = l.result != nil
 	}
-	if l.session != nil {
-		if err := l.session.Close(ctx); err != nil {
-			l.log.Warn("the publishing session was closed by force", zap.Error(err))
-		}
-		l.locked(func(c *Core) { c.session = false })
+	if l.lost() {
+		cancel()
 	}
+	l.closeSession(ctx)
 }
+
+func (l *loop) lost() bool { return errors.Is(l.end, errLost) }
 
 func (l *loop) idle() (idle bool) {
 	l.locked(func(c *Core) { idle = c.Idle() })

@@ -1,15 +1,17 @@
 // Package relay is the heart of the cdc service: it takes committed outbox rows from a Source, publishes them in order
-// through a Publisher, and saves to Checkpoints how far every row is confirmed. It imports no driver.
+// through a Publisher, and saves to a Store how far every row is confirmed. It imports no driver.
 //
 // It owns the window of unconfirmed rows and the watermark: the number of rows, counted from the position it began at, that
-// are all confirmed. The Source translates a watermark into a Position and back into a place to resume from.
+// are all confirmed. The Source translates a watermark into a Position and back into a place to resume from. It also owns the
+// lease: of all instances with one name, one leads and the others stand by, connected and ready to take over.
 //
 // What it promises, whatever process or connection dies: a row is confirmed, and was routed to a queue, before a
 // checkpoint passes it; rows are sent in commit order; after a crash at most the window and the rows since the last save
-// are sent again; after a clean stop none is.
+// are sent again; after a clean stop none is. An instance that lost its lease never saves again, and has stopped sending
+// before another may begin; if it was frozen in between, what it still sends is at most one window, and in order.
 //
-// The decisions are in Core, which does no I/O; Relay is the engine that feeds it from three goroutines (the source, the
-// opening of sessions, the saving of checkpoints) and hands out what it decides.
+// The decisions are in Core, Watch and Tenure, which do no I/O; Relay is the engine that feeds them from its goroutines (the
+// source, the opening of sessions, the saving of checkpoints, the renewal of the lease) and hands out what they decide.
 package relay
 
 import (
@@ -22,38 +24,37 @@ import (
 	"go.uber.org/zap"
 )
 
-// Relay moves rows from a Source to a Publisher and keeps the Checkpoints.
+// Relay moves rows from a Source to a Publisher and keeps the Store.
 type Relay struct {
-	source      Source
-	publisher   Publisher
-	checkpoints Checkpoints
-	cfg         Config
-	log         *zap.Logger
+	source    Source
+	publisher Publisher
+	store     Store
+	cfg       Config
+	log       *zap.Logger
+	clock     func() time.Time
 
-	rows     *queue          // from the source, bounded
-	sessions chan Session    // freshly opened
-	breaks   chan error      // why a stream ended
-	saves    chan save       // to the saver; room for one
-	saved    chan saveResult // from the saver
-	clock    func() time.Time
+	opening  chan struct{} // asks for a session
+	sessions chan Session  // freshly opened
+	moves    chan move     // from Move to whoever leads
+	nudge    chan struct{} // the core was changed from outside of the loop
 
-	mu    sync.Mutex // guards what Status reads
-	core  *Core
-	epoch uint64
-	last  savedPlace
+	session  Session // used by the goroutine of Run alone, like outcomes
+	outcomes <-chan Outcome
+
+	mu     sync.Mutex // guards what Status reads
+	core   *Core
+	tenure *Tenure // nil while another leads
+	lease  Lease   // as it was seen last
+	idle   standing
+	last   savedPlace
+	terms  uint64 // how often this instance became the leader
 }
 
-type save struct {
-	watermark uint64
-	passed    uint64
-	place     Position
-	eventID   string
-}
-
-type saveResult struct {
-	save
-	at  time.Time
-	err error
+// standing is what an instance that does not lead says of itself.
+type standing struct {
+	state  State
+	reason Reason
+	detail string
 }
 
 type savedPlace struct {
@@ -63,126 +64,61 @@ type savedPlace struct {
 }
 
 // New returns a relay that is not running.
-func New(source Source, publisher Publisher, checkpoints Checkpoints, log *zap.Logger, cfg Config) *Relay {
+func New(source Source, publisher Publisher, store Store, log *zap.Logger, cfg Config) *Relay {
 	cfg = cfg.withDefaults()
 	return &Relay{
-		source: source, publisher: publisher, checkpoints: checkpoints, cfg: cfg, log: log,
-		rows:     newQueue(queueRows, queueBytes),
-		sessions: make(chan Session),
-		breaks:   make(chan error),
-		saves:    make(chan save, 1),
-		saved:    make(chan saveResult, 1),
+		source: source, publisher: publisher, store: store, cfg: cfg, log: log,
 		clock:    time.Now,
+		opening:  make(chan struct{}, 1),
+		sessions: make(chan Session),
+		moves:    make(chan move),
+		nudge:    make(chan struct{}, 1),
 		core:     NewCore(cfg),
+		idle:     standing{state: Starting},
 	}
 }
 
-// Run takes the checkpoint over and relays until ctx ends. Then it stops reading, waits for the confirms that are under
-// way and saves the place, for at most the shutdown timeout, and returns nil. It returns ErrFenced when another relay took
-// over. When it halts it stays until ctx ends, so that Status can tell why, unless ExitOnHalt is set.
+// Run stands by until it may lead, and then relays, until ctx ends. Then it stops reading, waits for the confirms that are
+// under way, saves the place and hands the lease over, for at most the shutdown timeout, and returns nil. When it loses the
+// lease it stands by again. When it halts it stays until ctx ends, so that Status can tell why, or returns the *Halt at once
+// if ExitOnHalt is set.
 func (r *Relay) Run(ctx context.Context) error {
-	epoch, from, err := r.acquire(ctx)
-	if halt := (*Halt)(nil); errors.As(err, &halt) {
-		return r.stayHalted(ctx, halt)
-	}
-	if err != nil {
-		return nil //nolint:nilerr // ctx ended before there was anything to stop
-	}
-	r.mu.Lock()
-	r.epoch, r.last = epoch, savedPlace{Place: from}
-	r.core.OnLeading()
-	r.mu.Unlock()
-	r.log.Info("leading", zap.Uint64("epoch", epoch), zap.String("file", from.File), zap.Uint64("pos", from.Pos),
-		zap.String("gtid_set", from.GTIDSet), zap.Uint64("skip_rows", from.SkipRows))
-
-	r.source.Begin(from)
-	return r.lead(ctx)
-}
-
-// errStopped ends what waited while ctx ended.
-var errStopped = errors.New("stopped")
-
-// acquire takes the checkpoint over, trying until it can.
-func (r *Relay) acquire(ctx context.Context) (uint64, Position, error) {
-	retry := newBackOff(100*time.Millisecond, 2*time.Second)
-	for {
-		epoch, from, err := r.checkpoints.Acquire(ctx)
-		if err == nil {
-			return epoch, from, nil
-		}
-		if halt := (*Halt)(nil); errors.As(err, &halt) {
-			return 0, Position{}, halt
-		}
-		r.log.Warn("the checkpoint is out of reach, trying again", zap.Error(err))
-		if !wait(ctx, retry.NextBackOff()) {
-			return 0, Position{}, errStopped
-		}
-	}
-}
-
-// lead runs the three goroutines and the loop, and takes them down in order.
-func (r *Relay) lead(ctx context.Context) error {
-	working, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: the drain needs them
-	reading, stopReading := context.WithCancel(working)
+	working, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: the drain needs sessions
 	var group sync.WaitGroup
-	group.Go(func() { r.readSource(reading) })
-	group.Go(func() { r.saveCheckpoints(working) })
-	opening := make(chan struct{}, 1)
-	group.Go(func() { r.openSessions(working, opening) })
+	group.Go(func() { r.openSessions(working) })
+	defer group.Wait()
+	defer stop()
+	defer func() {
+		bounded, cancel := context.WithTimeout(working, 2*time.Second) // nothing is in flight any more
+		defer cancel()
+		r.closeSession(bounded)
+	}()
 
-	loop := &loop{Relay: r, opening: opening, stopReading: stopReading}
-	err := loop.run(ctx)
-	stop()
-	group.Wait()
-	if halt := (*Halt)(nil); errors.As(err, &halt) {
-		return r.stayHalted(ctx, halt)
-	}
-	return err
-}
-
-func (r *Relay) stayHalted(ctx context.Context, halt *Halt) error {
-	r.mu.Lock()
-	r.core.OnHalt(halt)
-	r.mu.Unlock()
-	r.log.Error("halted", zap.String("reason", string(halt.Reason)), zap.Error(halt.Err))
-	if r.cfg.ExitOnHalt {
-		return halt
-	}
-	<-ctx.Done()
-	return nil
-}
-
-// readSource streams for as long as it may, again and again, and reports each end.
-func (r *Relay) readSource(ctx context.Context) {
-	retry := newBackOff(100*time.Millisecond, 2*time.Second)
-	for ctx.Err() == nil {
-		began, before := r.clock(), r.rows.delivered()
-		err := r.source.Stream(ctx, func(row Row) error { return r.rows.put(ctx, row) })
-		if ctx.Err() != nil {
-			return
+	signal(r.opening)
+	for {
+		term, ok := r.standBy(ctx)
+		if !ok {
+			return nil
 		}
-		if r.rows.delivered() > before || r.clock().Sub(began) > 30*time.Second {
-			retry.Reset() // it worked for a while
+		err := r.lead(ctx, term)
+		var halt *Halt
+		switch {
+		case errors.Is(err, errLost):
+			continue
+		case errors.As(err, &halt):
+			return halt
 		}
-		select {
-		case r.breaks <- err:
-		case <-ctx.Done():
-			return
-		}
-		if halt := (*Halt)(nil); errors.As(err, &halt) {
-			return
-		}
-		wait(ctx, retry.NextBackOff())
+		return nil
 	}
 }
 
 // openSessions opens one session per request.
-func (r *Relay) openSessions(ctx context.Context, requests <-chan struct{}) {
+func (r *Relay) openSessions(ctx context.Context) {
 	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	var opened time.Time
 	for {
 		select {
-		case <-requests:
+		case <-r.opening:
 		case <-ctx.Done():
 			return
 		}
@@ -215,28 +151,47 @@ func (r *Relay) open(ctx context.Context, retry *backoff.ExponentialBackOff) Ses
 			return nil
 		}
 		r.log.Warn("the broker is out of reach, trying again", zap.Error(err))
-		r.mu.Lock()
-		r.core.OnBrokerError(err)
-		r.mu.Unlock()
+		r.locked(func(c *Core) { c.OnBrokerError(err) })
 		if !wait(ctx, retry.NextBackOff()) {
 			return nil
 		}
 	}
 }
 
-// saveCheckpoints writes one save at a time; each has its own deadline, so that a stuck database cannot hold the loop.
-func (r *Relay) saveCheckpoints(ctx context.Context) {
-	for {
-		select {
-		case s := <-r.saves:
-			bounded, cancel := context.WithTimeout(ctx, r.cfg.ShutdownTimeout)
-			err := r.checkpoints.Save(bounded, r.epoch, s.place, s.eventID)
-			cancel()
-			r.saved <- saveResult{save: s, at: r.clock(), err: err}
-		case <-ctx.Done():
-			return
-		}
+func (r *Relay) onSession(session Session) {
+	if r.session != nil { // it was asked for twice, before and after a change of place
+		go func() { _ = session.Close(context.Background()) }()
+		return
 	}
+	r.session, r.outcomes = session, session.Outcomes()
+	r.locked((*Core).OnSession)
+}
+
+func (r *Relay) onSessionLost() {
+	err := r.session.Err()
+	r.log.Warn("the publishing session ended, opening another", zap.Error(err))
+	r.locked(func(c *Core) { c.OnSessionLost(err) })
+	_ = r.session.Close(context.Background()) // it has ended: this only waits for its goroutines
+	r.session, r.outcomes = nil, nil
+	signal(r.opening)
+}
+
+// closeSession ends the session in good order until ctx ends, then by force.
+func (r *Relay) closeSession(ctx context.Context) {
+	if r.session == nil {
+		return
+	}
+	if err := r.session.Close(ctx); err != nil {
+		r.log.Warn("the publishing session was closed by force", zap.Error(err))
+	}
+	r.session, r.outcomes = nil, nil
+	r.locked((*Core).OnSessionClosed)
+}
+
+func (r *Relay) locked(f func(*Core)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r.core)
 }
 
 // newBackOff grows from first to most with jitter, and never gives up.

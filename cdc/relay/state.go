@@ -5,16 +5,18 @@ type State string
 
 // The states. From each a relay can come to Halted.
 const (
-	Starting  State = "starting"  // taking the checkpoint over
+	Starting  State = "starting"  // has not seen the lease yet
+	Standby   State = "standby"   // another instance leads; this one is ready to take over
 	Snapshot  State = "snapshot"  // sending what the table held before the place it streams from
 	Streaming State = "streaming" // sending each row as it is committed
 	Stalled   State = "blocked"   // source or broker is away, or what was sent reached no queue
+	Paused    State = "paused"    // told to send nothing; lease and checkpoint are kept
 	Draining  State = "draining"  // stopping: waiting for confirms
 	Halted    State = "halted"    // stopped for good, see the reason
 )
 
 // States are all of them, for the metric that has one series each.
-var States = []State{Starting, Snapshot, Streaming, Stalled, Draining, Halted}
+var States = []State{Starting, Standby, Snapshot, Streaming, Stalled, Paused, Draining, Halted}
 
 // Reason says why a relay halted, or why it is blocked.
 type Reason string
@@ -30,7 +32,8 @@ const (
 	XAUnsupported  Reason = "xa_unsupported"  // an outbox row was written in an XA transaction
 	SchemaMismatch Reason = "schema_mismatch" // the outbox table lacks what an event needs
 	CheckpointBad  Reason = "checkpoint_corrupt"
-	PoisonEvent    Reason = "poison" // an event cannot be a message
+	CheckpointGone Reason = "checkpoint_missing" // the relay's row of relay_checkpoint was deleted
+	PoisonEvent    Reason = "poison"             // an event cannot be a message
 )
 
 // Reasons of Stalled.

@@ -7,7 +7,14 @@ type Status struct {
 	State  State
 	Reason Reason
 	Detail string // why it halted, for a person
-	Epoch  uint64
+
+	// Leader is who holds the lease, as it was seen last; empty when it was handed over. Me tells that it is this instance.
+	Leader    string
+	Me        bool
+	Epoch     uint64
+	ExpiresAt time.Time // of the lease unless it is renewed; for people
+	// Takeovers is how often this instance became the leader.
+	Takeovers uint64
 
 	// InFlight is how many rows are read and not confirmed without a gap.
 	InFlight int
@@ -29,14 +36,19 @@ type Status struct {
 func (r *Relay) Status() Status {
 	r.mu.Lock()
 	s := Status{
-		Epoch:    r.epoch,
+		Leader: r.lease.Holder, Epoch: r.lease.Epoch, ExpiresAt: r.lease.ExpiresAt, Takeovers: r.terms,
 		InFlight: r.core.window.len(),
 		EventID:  r.core.LastEvent(),
 		Saved:    r.last.Place, SavedEventID: r.last.EventID, SavedAt: r.last.At,
 		Totals: r.core.counts,
 	}
 	s.State, s.Reason = r.core.State()
-	if halt := r.core.Halted(); halt != nil {
+	if s.Me = r.tenure != nil; s.Me {
+		s.ExpiresAt = r.tenure.Until().Add(r.cfg.LeaseTTL * 3 / 10)
+	} else {
+		s.State, s.Reason, s.Detail = r.idle.state, r.idle.reason, r.idle.detail
+	}
+	if halt := r.core.Halted(); s.Me && halt != nil {
 		s.Detail = halt.Err.Error()
 	}
 	s.Oldest, _ = r.core.Oldest()

@@ -7,9 +7,9 @@ import "fmt"
 //
 //	base            next          end
 //	 ▼               ▼             ▼
-//	[c s c s s h s s q q s q q q q]
+//	[c s c s s h s a q q s q q q q]
 //
-// q queued, s sent, c confirmed, h held back after a return or refusal. A row behind next is sent already only with strict
+// q queued, s sent, c confirmed, h held back after a return or refusal, a set aside for the quarantine. A row behind next is sent already only with strict
 // order, past a row that waits for its aggregate.
 //
 // Invariant: base ≤ next ≤ end; the row at base is not confirmed; next is the first queued row; flights are the sent rows.
@@ -38,6 +38,7 @@ const (
 	sent
 	confirmed
 	held
+	aside
 )
 
 // aggregate names what order is kept for.
@@ -118,10 +119,15 @@ func (w *window) settle(seq uint64, state slotState) *slot {
 	w.flights = w.flights[1:]
 	s := w.at(seq)
 	s.state = state
-	if w.busy != nil && state != held {
-		delete(w.busy, aggregate{s.row.Event.AggregateType, s.row.Event.AggregateID})
+	if state != held && state != aside {
+		w.vacate(&s.row)
 	}
 	return s
+}
+
+// vacate lets the next row of the aggregate go, with strict order.
+func (w *window) vacate(row *Row) {
+	delete(w.busy, aggregate{row.Event.AggregateType, row.Event.AggregateID})
 }
 
 // advance lets the rows go that are confirmed without a gap.
@@ -139,12 +145,16 @@ func (w *window) advance() {
 // requeue makes every row that is sent or held wait to be sent again, in order.
 func (w *window) requeue() {
 	w.next = w.end
+	clear(w.busy)
 	for seq := w.end; seq > w.base; seq-- {
-		if s := w.at(seq - 1); s.state != confirmed {
+		switch s := w.at(seq - 1); s.state {
+		case confirmed:
+		case aside:
+			w.occupy(&s.row) // it still goes before the others of its aggregate
+		default:
 			s.state = queued
 			w.next = seq - 1
 		}
 	}
 	w.flights = w.flights[:0]
-	clear(w.busy)
 }

@@ -26,19 +26,35 @@ const (
 // Reasons says why a service is not doing its job; none means that it is. It must answer at once, from memory.
 type Reasons func() []string
 
-// Probes adds GET /healthz (alive), GET /readyz (doing its job; 503 with the reasons when not) and GET /metrics to mux.
-func Probes(mux *http.ServeMux, ready Reasons, metrics prometheus.Gatherer) {
+// State says in a word what a service does, such as standby. It must answer at once, from memory.
+type State func() string
+
+// Probes adds GET /healthz (alive), GET /readyz (doing its job; 503 with the reasons when not) and GET /metrics to mux. state
+// is shown by /readyz; it may be nil.
+func Probes(mux *http.ServeMux, ready Reasons, state State, metrics prometheus.Gatherer) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if reasons := ready(); len(reasons) > 0 {
-			WriteJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "unready", "reasons": reasons})
-			return
+		status, answer := http.StatusOK, readiness{Status: "ready", Reasons: ready()}
+		if len(answer.Reasons) > 0 {
+			status, answer.Status = http.StatusServiceUnavailable, "unready"
+		} else {
+			answer.Reasons = []string{} // not null
 		}
-		WriteJSON(w, http.StatusOK, map[string]any{"status": "ready", "reasons": []string{}})
+		if state != nil {
+			answer.State = state()
+		}
+		WriteJSON(w, status, answer)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+}
+
+// readiness is the answer of /readyz.
+type readiness struct {
+	Status  string   `json:"status"`
+	State   string   `json:"state,omitempty"`
+	Reasons []string `json:"reasons"`
 }
 
 // Metrics returns a registry that holds the metrics of the process and the Go runtime.

@@ -9,51 +9,146 @@ import (
 	"tailbox/cdc/relay"
 )
 
-// CheckpointsContract is what every relay.Checkpoints keeps. open gives another handle on the same, at first empty, row.
-func CheckpointsContract(t *testing.T, open func(t *testing.T) func() relay.Checkpoints) {
-	t.Helper()
-	place := relay.Position{Flavor: "mysql", ServerUUID: "u", GTID: true, GTIDSet: "u:1-5", File: "binlog.000001", Pos: 1 << 40, SkipRows: 3, SkipGTID: "u:6",
-		CommittedAt: time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC), Late: time.Minute}
+// TTL is that of the leases in the contract.
+const TTL = 3 * time.Second
 
-	t.Run("the first acquire has no place and epoch 1", func(t *testing.T) {
-		t.Parallel()
-		c := open(t)()
-		epoch, from, err := c.Acquire(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, uint64(1), epoch)
-		require.True(t, from.IsZero())
-	})
-	t.Run("a saved place is found whole by the next", func(t *testing.T) {
-		t.Parallel()
-		row := open(t)
-		epoch, _, err := row().Acquire(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, row().Save(t.Context(), epoch, place, "event-1"))
-		next, from, err := row().Acquire(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, epoch+1, next)
-		require.Equal(t, place, from)
-	})
-	t.Run("a save is idempotent", func(t *testing.T) {
-		t.Parallel()
-		c := open(t)()
-		epoch, _, err := c.Acquire(t.Context())
-		require.NoError(t, err)
-		for range 3 {
-			require.NoError(t, c.Save(t.Context(), epoch, place, "event-1"))
-		}
-	})
-	t.Run("a save of an old epoch is fenced and changes nothing", func(t *testing.T) {
-		t.Parallel()
-		row := open(t)
-		old, _, err := row().Acquire(t.Context())
-		require.NoError(t, err)
-		epoch, _, err := row().Acquire(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, row().Save(t.Context(), epoch, place, "event-1"))
-		require.ErrorIs(t, row().Save(t.Context(), old, relay.Position{File: "x"}, "event-0"), relay.ErrFenced)
-		_, from, err := row().Acquire(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, place, from)
-	})
+// StoreContract is what every relay.Store keeps. fresh gives a row that does not exist yet: each call of what it returns is the
+// way of another instance, of that name, to it.
+func StoreContract(t *testing.T, fresh func(t *testing.T) func(name string) relay.Store) {
+	t.Helper()
+	for name, test := range map[string]func(*testing.T, func(string) relay.Store){
+		"a new row is free and has no place":                  newRow,
+		"a saved place is found whole by the next":            savedPlace,
+		"a save is idempotent":                                savedTwice,
+		"the zero place is a place to be chosen":              savedZero,
+		"nothing of an old epoch changes anything":            oldEpoch,
+		"of two that saw the same row one gets it":            race,
+		"a renewal between look and acquire keeps the holder": renewed,
+		"a lease that was handed over has no holder":          released,
+		"a pause outlives the one who paused":                 paused,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, fresh(t))
+		})
+	}
+}
+
+var place = relay.Position{Flavor: "mysql", ServerUUID: "u", GTID: true, GTIDSet: "u:1-5", File: "binlog.000001", Pos: 1 << 40, SkipRows: 3, SkipGTID: "u:6"}
+
+// take looks and acquires.
+func take(t *testing.T, s relay.Store) (relay.Lease, relay.Position) {
+	t.Helper()
+	seen, err := s.Look(t.Context())
+	require.NoError(t, err)
+	lease, from, err := s.Acquire(t.Context(), seen)
+	require.NoError(t, err)
+	require.Equal(t, seen.Epoch+1, lease.Epoch)
+	return lease, from
+}
+
+func newRow(t *testing.T, open func(string) relay.Store) {
+	seen, err := open("a").Look(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, seen.Holder)
+	lease, from := take(t, open("a"))
+	require.Equal(t, uint64(1), lease.Epoch)
+	require.Equal(t, "a", lease.Holder)
+	require.Equal(t, TTL, lease.TTL)
+	require.True(t, from.IsZero())
+	seen, err = open("b").Look(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "a", seen.Holder)
+	require.Equal(t, TTL, seen.TTL)
+}
+
+func savedPlace(t *testing.T, open func(string) relay.Store) {
+	lease, _ := take(t, open("a"))
+	require.NoError(t, open("a").Save(t.Context(), lease.Epoch, place, "event-1"))
+	next, from := take(t, open("b"))
+	require.Equal(t, lease.Epoch+1, next.Epoch)
+	require.Equal(t, place, from)
+}
+
+func savedTwice(t *testing.T, open func(string) relay.Store) {
+	s := open("a")
+	lease, _ := take(t, s)
+	for range 3 {
+		require.NoError(t, s.Save(t.Context(), lease.Epoch, place, "event-1"))
+		require.NoError(t, s.Pause(t.Context(), lease.Epoch, false))
+	}
+}
+
+func savedZero(t *testing.T, open func(string) relay.Store) {
+	s := open("a")
+	lease, _ := take(t, s)
+	require.NoError(t, s.Save(t.Context(), lease.Epoch, place, "event-1"))
+	require.NoError(t, s.Save(t.Context(), lease.Epoch, relay.Position{}, ""))
+	_, from := take(t, s)
+	require.True(t, from.IsZero())
+}
+
+func oldEpoch(t *testing.T, open func(string) relay.Store) {
+	a, b := open("a"), open("b")
+	old, _ := take(t, a)
+	lease, _ := take(t, b)
+	require.NoError(t, b.Save(t.Context(), lease.Epoch, place, "event-1"))
+	before, err := b.Look(t.Context())
+	require.NoError(t, err)
+
+	require.ErrorIs(t, a.Save(t.Context(), old.Epoch, relay.Position{File: "x"}, "event-0"), relay.ErrFenced)
+	require.ErrorIs(t, a.Renew(t.Context(), old.Epoch), relay.ErrFenced)
+	require.ErrorIs(t, a.Release(t.Context(), old.Epoch), relay.ErrFenced)
+	require.ErrorIs(t, a.Pause(t.Context(), old.Epoch, true), relay.ErrFenced)
+	after, err := b.Look(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+	_, from := take(t, b)
+	require.Equal(t, place, from)
+}
+
+func race(t *testing.T, open func(string) relay.Store) {
+	a, b := open("a"), open("b")
+	seen, err := a.Look(t.Context())
+	require.NoError(t, err)
+	_, _, err = a.Acquire(t.Context(), seen)
+	require.NoError(t, err)
+	_, _, err = b.Acquire(t.Context(), seen)
+	require.ErrorIs(t, err, relay.ErrFenced)
+}
+
+func renewed(t *testing.T, open func(string) relay.Store) {
+	a, b := open("a"), open("b")
+	lease, _ := take(t, a)
+	seen, err := b.Look(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, a.Renew(t.Context(), lease.Epoch))
+	_, _, err = b.Acquire(t.Context(), seen)
+	require.ErrorIs(t, err, relay.ErrFenced)
+	again, err := b.Look(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, again.Beat, seen.Beat, "a renewal can be seen")
+}
+
+func released(t *testing.T, open func(string) relay.Store) {
+	a, b := open("a"), open("b")
+	lease, _ := take(t, a)
+	require.NoError(t, a.Release(t.Context(), lease.Epoch))
+	seen, err := b.Look(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, seen.Holder)
+	require.Equal(t, lease.Epoch, seen.Epoch)
+}
+
+func paused(t *testing.T, open func(string) relay.Store) {
+	a, b := open("a"), open("b")
+	lease, _ := take(t, a)
+	require.False(t, lease.Paused)
+	require.NoError(t, a.Pause(t.Context(), lease.Epoch, true))
+	next, _ := take(t, b)
+	require.True(t, next.Paused)
+	require.NoError(t, b.Pause(t.Context(), next.Epoch, false))
+	seen, err := a.Look(t.Context())
+	require.NoError(t, err)
+	require.False(t, seen.Paused)
 }

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"database/sql"
+	"fmt"
+
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/checkpoint"
+	"tailbox/cdc/publish"
+	"tailbox/deploy/ops"
+)
+
+func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader, error) {
+	server, err := ops.ParseDSN(cfg.MySQLDSN)
+	if err != nil {
+		return nil, err
+	}
+	outbox, err := binlog.ParseTable(cfg.Outbox, server.DBName)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	var own []binlog.Table
+	for _, name := range []string{checkpoint.Table, checkpoint.MemberTable} {
+		own = append(own, binlog.Table{Schema: server.DBName, Name: name})
+	}
+	return binlog.New(binlog.Config{
+		Server: server, DB: db, Outbox: outbox,
+		Own:   own,
+		Start: binlog.Start(cfg.Start), Fence: store.Fence,
+	}), nil
+}
+
+func newPublisher(cfg Config) (*publish.Publisher, error) {
+	exchange, err := publish.ParseTemplate(cfg.Exchange)
+	if err != nil {
+		return nil, fmt.Errorf("%w: EXCHANGE: %w", ops.ErrBadConfig, err)
+	}
+	routing, err := publish.ParseTemplate(cfg.RoutingKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
+	}
+	publisher, err := publish.New(publish.Config{
+		URL: cfg.AMQPURL.Reveal(), Exchange: exchange, RoutingKey: routing,
+		Format: publish.Format{CloudEvents: cfg.MessageFormat == formatCloudEvents, Prefix: cfg.CloudEventsPrefix, Source: "/tailbox/" + cfg.RelayName},
+		Park:   cfg.OnUnroutable == onUnroutablePark, Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
+		MaxMessageBytes: cfg.MaxMessageBytes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	return publisher, nil
+}
