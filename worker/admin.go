@@ -1,13 +1,8 @@
 package main
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"tailbox/deploy/ops"
 	"tailbox/worker/consume"
@@ -16,40 +11,15 @@ import (
 const (
 	defaultLetters = 100
 	mostLetters    = 1000
-	maxBody        = 16 << 10
 )
-
-// admin lets only those through who show the token.
-func admin(token ops.Secret, next http.HandlerFunc) http.HandlerFunc {
-	want := sha256.Sum256([]byte(token.Reveal()))
-	return func(w http.ResponseWriter, r *http.Request) {
-		if token == "" {
-			ops.WriteProblem(w, ops.Problem{Status: http.StatusForbidden, Code: "admin_disabled", Detail: "ADMIN_TOKEN is not set"})
-			return
-		}
-		kind, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(shown)) // of one length, so that comparing tells nothing of the token's
-		if !strings.EqualFold(kind, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			ops.WriteProblem(w, ops.Problem{Status: http.StatusUnauthorized, Detail: "the bearer token is missing or wrong"})
-			return
-		}
-		next(w, r)
-	}
-}
 
 // list answers GET /dead-letters.
 func list(w http.ResponseWriter, r *http.Request, worker *consume.Worker) {
-	limit := defaultLetters
-	if text := r.URL.Query().Get("limit"); text != "" {
-		var err error
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > mostLetters {
-			ops.WriteProblem(w, ops.Problem{Status: http.StatusUnprocessableEntity, Errors: []ops.FieldError{
-				{Field: "limit", Detail: "must be a whole number from 1 to " + strconv.Itoa(mostLetters)}}})
-			return
-		}
+	limit, ok := ops.ReadNumber(w, r, "limit", 1, mostLetters, defaultLetters)
+	if !ok {
+		return
 	}
-	letters, total, err := worker.DeadLetters(r.Context(), limit)
+	letters, total, err := worker.DeadLetters(r.Context(), int(limit))
 	if err != nil {
 		brokerProblem(w)
 		return
@@ -63,10 +33,7 @@ func redrive(w http.ResponseWriter, r *http.Request, worker *consume.Worker) {
 		MessageID string `json:"message_id"`
 		All       bool   `json:"all"`
 	}
-	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	body.DisallowUnknownFields()
-	if body.Decode(&which) != nil || body.More() {
-		ops.WriteProblem(w, ops.Problem{Status: http.StatusBadRequest, Detail: `the body must be {"message_id": "..."} or {"all": true}`})
+	if !ops.ReadObject(w, r, &which, `{"message_id": "..."} or {"all": true}`) {
 		return
 	}
 	if which.All == (which.MessageID != "") {
