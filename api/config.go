@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"tailbox/deploy/ops"
 )
@@ -16,9 +15,10 @@ var service = ops.Service{
 // Config is all that the api can be told.
 type Config struct {
 	ops.Common
-	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"The database, as user:password@tcp(host:3306)/database. Also read from the file that MYSQL_DSN_FILE names."`
-	Migrate    bool       `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
-	MigrateDSN ops.Secret `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN. Also MIGRATE_DSN_FILE."`
+	MySQLDSN   ops.Secret   `name:"mysql-dsn" env:"MYSQL_DSN" help:"The database, as user:password@tcp(host:3306)/database. Also read from the file that MYSQL_DSN_FILE names."`
+	MySQLTLS   ops.TLSFiles `embed:"" prefix:"mysql-tls-" envprefix:"MYSQL_TLS_"`
+	Migrate    bool         `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
+	MigrateDSN ops.Secret   `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN. Also MIGRATE_DSN_FILE."`
 }
 
 // Validate tells all that is wrong with the settings.
@@ -26,20 +26,15 @@ func (c *Config) Validate() error {
 	errs := []error{c.Common.Validate()}
 	if err := ops.Required("MYSQL_DSN", c.MySQLDSN, "'tailbox:...@tcp(localhost:3306)/tailbox'"); err != nil {
 		errs = append(errs, err)
-	} else if _, err := ops.ParseDSN(c.MySQLDSN); err != nil {
-		errs = append(errs, badDSN("MYSQL_DSN"))
+	} else {
+		_, err := ops.ParseDSN("MYSQL_DSN", c.MySQLDSN, c.MySQLTLS)
+		errs = append(errs, err)
 	}
 	if c.MigrateDSN != "" {
-		if _, err := ops.ParseDSN(c.MigrateDSN); err != nil {
-			errs = append(errs, badDSN("MIGRATE_DSN"))
-		}
+		_, err := ops.ParseDSN("MIGRATE_DSN", c.MigrateDSN, c.MySQLTLS)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// badDSN leaves out what the driver says: it quotes the part that it could not read, which may be the password.
-func badDSN(variable string) error {
-	return fmt.Errorf("%s is not of the form user:password@tcp(host:3306)/database", variable)
 }
 
 // owner returns the DSN to migrate with and the variable that it came from.

@@ -44,7 +44,7 @@ func run(ctx context.Context, cfg Config, bound func(addr net.Addr)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
-	pool, err := store.Open(cfg.MySQLDSN)
+	pool, err := store.Open(cfg.MySQLDSN, cfg.MySQLTLS)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/publish"
@@ -15,11 +18,14 @@ type Config struct {
 	ops.Common
 
 	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. The replica connection is derived from it; tls=true encrypts both."`
-	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts."`
+	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts. Several URLs with commas between them are the nodes of one cluster, tried in turn."`
 	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
 	Outbox     string     `name:"outbox-table" env:"OUTBOX_TABLE" default:"outbox" help:"Table whose inserts are published: name, or database.name."`
 	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to, with braces as in ROUTING_KEY. One of a fixed name is declared as a durable topic exchange if it is missing."`
 	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose id, aggregate_type, aggregate_id, aggregate_version, type, created_at or header.NAME."`
+
+	MySQLTLS ops.TLSFiles `embed:"" prefix:"mysql-tls-" envprefix:"MYSQL_TLS_"`
+	AMQPTLS  ops.TLSFiles `embed:"" prefix:"amqp-tls-" envprefix:"AMQP_TLS_"`
 
 	MessageFormat     string `name:"message-format" env:"MESSAGE_FORMAT" default:"plain" help:"Form of the messages: plain, or cloudevents (the attributes of a CloudEvent 1.0 in binary mode as further headers)."`
 	CloudEventsPrefix string `name:"cloudevents-prefix" env:"CLOUDEVENTS_PREFIX" default:"cloudEvents_" help:"What the names of CloudEvents headers begin with."`
@@ -71,7 +77,7 @@ func (c *Config) validate() error {
 		errs = append(errs, errors.New("RELAY_NAME: a name of 1 to 64 bytes is needed"))
 	}
 	if c.MySQLDSN != "" {
-		server, err := ops.ParseDSN(c.MySQLDSN)
+		server, err := c.database()
 		errs = append(errs, err)
 		if err == nil {
 			_, err = binlog.ParseTable(c.Outbox, server.DBName)
@@ -79,11 +85,11 @@ func (c *Config) validate() error {
 		}
 	}
 	if c.MigrateDSN != "" {
-		_, err := ops.ParseDSN(c.MigrateDSN)
+		_, err := ops.ParseDSN("MIGRATE_DSN", c.MigrateDSN, c.MySQLTLS)
 		errs = append(errs, err)
 	}
 	if c.AMQPURL != "" {
-		_, err := publish.New(publish.Config{URL: c.AMQPURL.Reveal()})
+		_, err := publish.New(publish.Config{URL: c.AMQPURL, TLS: c.AMQPTLS})
 		errs = append(errs, err)
 	}
 	for _, template := range []struct{ name, text string }{{"EXCHANGE", c.Exchange}, {"ROUTING_KEY", c.RoutingKey}} {
@@ -105,4 +111,18 @@ func (c *Config) validateLease() error {
 		return fmt.Errorf("LEASE_TTL: %s is not between %s and %s", c.LeaseTTL, minLeaseTTL, maxLeaseTTL)
 	}
 	return nil
+}
+
+// database is where the source is, and how it is reached.
+func (c *Config) database() (*mysql.Config, error) {
+	return ops.ParseDSN("MYSQL_DSN", c.MySQLDSN, c.MySQLTLS)
+}
+
+// openDatabase returns a pool on the source.
+func (c *Config) openDatabase(conns int) (*sql.DB, error) {
+	server, err := c.database()
+	if err != nil {
+		return nil, err
+	}
+	return ops.OpenMySQL(server, conns)
 }

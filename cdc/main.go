@@ -42,13 +42,13 @@ func run(ctx context.Context, cfg Config) error {
 	log = log.With(zap.String("relay", cfg.RelayName))
 
 	// The rooms, from the source to the broker.
-	db, err := ops.OpenMySQL(cfg.MySQLDSN, 6)
+	db, err := cfg.openDatabase(6)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }() // at the end nothing is under way
 	store := checkpoint.New(db, cfg.RelayName, holder(), cfg.LeaseTTL)
-	source, err := ops.OpenMySQL(cfg.MySQLDSN, 3)
+	source, err := cfg.openDatabase(3)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader, error) {
-	server, err := ops.ParseDSN(cfg.MySQLDSN)
+	server, err := cfg.database()
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func newPublisher(cfg Config) (*publish.Publisher, error) {
 		return nil, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
 	}
 	publisher, err := publish.New(publish.Config{
-		URL: cfg.AMQPURL.Reveal(), Exchange: exchange, RoutingKey: routing,
+		URL: cfg.AMQPURL, TLS: cfg.AMQPTLS, Exchange: exchange, RoutingKey: routing,
 		Format: publish.Format{CloudEvents: cfg.MessageFormat == formatCloudEvents, Prefix: cfg.CloudEventsPrefix, Source: "/tailbox/" + cfg.RelayName},
 		Park:   cfg.OnUnroutable == onUnroutablePark, Name: "tailbox cdc " + cfg.RelayName, Window: cfg.Window,
 		MaxMessageBytes: cfg.MaxMessageBytes,

@@ -12,16 +12,18 @@ import (
 type Config struct {
 	ops.Common
 
-	MySQLDSN    ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"The database, as user:password@tcp(host:3306)/database. Required."`
-	AMQPURL     ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"The broker, as amqp://user:password@host:5672/vhost. Required."`
-	Queue       string     `name:"queue" env:"QUEUE" default:"customers" help:"The queue to consume; its retry and dead-letter queues are named after it, and so is the consumer in the inbox."`
-	Concurrency int        `name:"concurrency" env:"CONCURRENCY" default:"8" help:"How many events of different aggregates are handled side by side."`
-	Batch       int        `name:"batch" env:"BATCH" default:"64" help:"How many waiting events at most are applied by one transaction; 1 gives each its own."`
-	Prefetch    int        `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
-	MaxAttempts int        `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
-	AdminToken  ops.Secret `name:"admin-token" env:"ADMIN_TOKEN" help:"Who changes something over HTTP shows this as a bearer token. Without it, nothing can be changed."`
-	Migrate     bool       `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
-	MigrateDSN  ops.Secret `name:"migrate-dsn" env:"MIGRATE_DSN" help:"The database with a user that may change tables, for MIGRATE. Defaults to MYSQL_DSN."`
+	MySQLDSN    ops.Secret   `name:"mysql-dsn" env:"MYSQL_DSN" help:"The database, as user:password@tcp(host:3306)/database; tls=true encrypts. Required."`
+	MySQLTLS    ops.TLSFiles `embed:"" prefix:"mysql-tls-" envprefix:"MYSQL_TLS_"`
+	AMQPURL     ops.Secret   `name:"amqp-url" env:"AMQP_URL" help:"The broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts. Several URLs with commas between them are the nodes of one cluster, tried in turn. Required."`
+	AMQPTLS     ops.TLSFiles `embed:"" prefix:"amqp-tls-" envprefix:"AMQP_TLS_"`
+	Queue       string       `name:"queue" env:"QUEUE" default:"customers" help:"The queue to consume; its retry and dead-letter queues are named after it, and so is the consumer in the inbox."`
+	Concurrency int          `name:"concurrency" env:"CONCURRENCY" default:"8" help:"How many events of different aggregates are handled side by side."`
+	Batch       int          `name:"batch" env:"BATCH" default:"64" help:"How many waiting events at most are applied by one transaction; 1 gives each its own."`
+	Prefetch    int          `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
+	MaxAttempts int          `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
+	AdminToken  ops.Secret   `name:"admin-token" env:"ADMIN_TOKEN" help:"Who changes something over HTTP shows this as a bearer token. Without it, nothing can be changed."`
+	Migrate     bool         `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
+	MigrateDSN  ops.Secret   `name:"migrate-dsn" env:"MIGRATE_DSN" help:"The database with a user that may change tables, for MIGRATE. Defaults to MYSQL_DSN."`
 }
 
 // Validate tells all that is wrong with the settings.
@@ -39,15 +41,15 @@ func (c *Config) Validate() error {
 			errs = append(errs, ops.Positive(count.name, count.value))
 		}
 	}
-	for _, dsn := range []ops.Secret{c.MySQLDSN, c.MigrateDSN} {
+	for name, dsn := range map[string]ops.Secret{"MYSQL_DSN": c.MySQLDSN, "MIGRATE_DSN": c.MigrateDSN} {
 		if dsn != "" {
-			_, err := ops.ParseDSN(dsn)
+			_, err := ops.ParseDSN(name, dsn, c.MySQLTLS)
 			errs = append(errs, err)
 		}
 	}
 	url := c.AMQPURL
 	if url == "" { // told already
-		url = "amqp://"
+		url = "amqp://localhost"
 	}
 	errs = append(errs, consume.Check(url, topology.Customers(c.Queue), c.consume()))
 	return errors.Join(errs...)
@@ -56,6 +58,7 @@ func (c *Config) Validate() error {
 // consume are the settings of the delivery loop.
 func (c *Config) consume() consume.Config {
 	return consume.Config{
+		TLS:             c.AMQPTLS,
 		Concurrency:     c.Concurrency,
 		Batch:           c.Batch,
 		Prefetch:        c.Prefetch,

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 // serve runs the worker and its HTTP server until the context ends. HTTP answers from the start to the very end, so that
 // probes can tell why the worker is not ready.
 func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
-	db, err := open(cfg.MySQLDSN, cfg.Concurrency+1)
+	db, err := open(cfg, cfg.Concurrency+1)
 	if err != nil {
 		return err
 	}
@@ -84,13 +84,13 @@ func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
 
 // open returns a pool of at most conns connections. Parameters are written into the statements by the driver, which saves
 // preparing each of them: a round trip out of two.
-func open(dsn ops.Secret, conns int) (*sql.DB, error) {
-	cfg, err := ops.ParseDSN(dsn)
+func open(cfg Config, conns int) (*sql.DB, error) {
+	server, err := ops.ParseDSN("MYSQL_DSN", cfg.MySQLDSN, cfg.MySQLTLS)
 	if err != nil {
 		return nil, err
 	}
-	cfg.InterpolateParams = true
-	db, err := ops.OpenMySQL(ops.Secret(cfg.FormatDSN()), conns)
+	server.InterpolateParams = true
+	db, err := ops.OpenMySQL(server, conns)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}

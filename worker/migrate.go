@@ -20,11 +20,15 @@ func migrate(ctx context.Context, cfg Config, log *zap.Logger) error {
 	if !cfg.Migrate {
 		return nil
 	}
-	dsn := cfg.MigrateDSN
+	name, dsn := "MIGRATE_DSN", cfg.MigrateDSN
 	if dsn == "" {
-		dsn = cfg.MySQLDSN
+		name, dsn = "MYSQL_DSN", cfg.MySQLDSN
 	}
-	db, err := ops.OpenMySQL(dsn, 2)
+	server, err := ops.ParseDSN(name, dsn, cfg.MySQLTLS)
+	if err != nil {
+		return err
+	}
+	db, err := ops.OpenMySQL(server, 2)
 	if err != nil {
 		return err
 	}

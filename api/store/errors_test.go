@@ -72,7 +72,7 @@ func TestCheckNamesTheTablesThatAreMissing(t *testing.T) {
 func TestDSNThatCannotBeReadIsBadConfig(t *testing.T) {
 	t.Parallel()
 	for _, dsn := range []string{"", "x", "root:s3cret/db", "root@tcp(localhost)/"} {
-		_, err := store.Open(ops.Secret(dsn))
+		_, err := store.Open(ops.Secret(dsn), ops.TLSFiles{})
 		require.ErrorIs(t, err, ops.ErrBadConfig)
 		require.NotContains(t, err.Error(), "s3cret")
 	}

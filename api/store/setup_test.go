@@ -41,7 +41,7 @@ func setup(t *testing.T) *bundle {
 
 func open(t *testing.T, dsn string) *store.Store {
 	t.Helper()
-	pool, err := store.Open(ops.Secret(dsn))
+	pool, err := store.Open(ops.Secret(dsn), ops.TLSFiles{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close()) })
 	return store.New(pool)

@@ -65,8 +65,8 @@ const maxConns = 32
 
 // Open returns a pool for New; nothing is dialled yet. A DSN that cannot be read is an error that wraps
 // ops.ErrBadConfig.
-func Open(dsn ops.Secret) (*sql.DB, error) {
-	cfg, err := ops.ParseDSN(dsn)
+func Open(dsn ops.Secret, files ops.TLSFiles) (*sql.DB, error) {
+	cfg, err := ops.ParseDSN("MYSQL_DSN", dsn, files)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func Open(dsn ops.Secret) (*sql.DB, error) {
 	cfg.Params["innodb_lock_wait_timeout"] = rowLockSeconds
 	cfg.Params["lock_wait_timeout"] = tableLockSeconds // the server's default is a year
 	cfg.InterpolateParams = true                       // one round trip per statement, instead of two
-	db, err := ops.OpenMySQL(ops.Secret(cfg.FormatDSN()), maxConns)
+	db, err := ops.OpenMySQL(cfg, maxConns)
 	if err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}

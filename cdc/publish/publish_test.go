@@ -11,6 +11,7 @@ import (
 
 	"tailbox/cdc/publish"
 	"tailbox/cdc/relay"
+	"tailbox/deploy/ops"
 	"tailbox/schema"
 	"tailbox/schema/schematest"
 	"tailbox/schema/topology"
@@ -44,7 +45,10 @@ func setup(t *testing.T) *bundle {
 func (b *bundle) configure(cfg publish.Config) {
 	b.t.Helper()
 	var err error
-	cfg.URL, cfg.Name, cfg.Window = b.url, b.name, 100
+	cfg.Name, cfg.Window = b.name, 100
+	if cfg.URL == "" {
+		cfg.URL = ops.Secret(b.url)
+	}
 	if _, fixed := cfg.Exchange.Fixed(); fixed {
 		cfg.Exchange = template(b.t, topology.Exchange)
 	}
@@ -308,12 +312,12 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	wrong, err := publish.New(publish.Config{
-		URL: strings.Replace(b.url, "guest:guest", "guest:wrong", 1), Exchange: template(t, "x"), RoutingKey: template(t, "{type}")})
+		URL: ops.Secret(strings.Replace(b.url, "guest:guest", "guest:wrong", 1)), Exchange: template(t, "x"), RoutingKey: template(t, "{type}")})
 	require.NoError(t, err)
 	_, err = wrong.Open(t.Context())
 	require.ErrorContains(t, err, "403")
 	require.NotContains(t, err.Error(), "wrong")
 
 	_, err = publish.New(publish.Config{URL: "http://x"})
-	require.ErrorContains(t, err, "AMQP_URL is not of the form")
+	require.ErrorContains(t, err, "AMQP_URL: it begins with neither amqp:// nor amqps://")
 }

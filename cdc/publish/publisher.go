@@ -9,25 +9,24 @@ package publish
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"tailbox/cdc/relay"
+	"tailbox/deploy/ops"
 	"tailbox/schema/topology"
 )
 
 // Config of a Publisher.
 type Config struct {
-	// URL is amqp:// or amqps:// with user, password and vhost.
-	URL string
-	// TLS is used with amqps://. Nil verifies the server with the system's roots.
-	TLS *tls.Config
+	// URL is amqp:// or amqps:// with user, password and vhost; several, with commas between them, are tried in turn.
+	URL ops.Secret
+	// TLS are the files for amqps://. Defaults to the system's authorities and no certificate.
+	TLS ops.TLSFiles
 	// Exchange is where events go, made for each event. One of a fixed name is declared as a durable topic exchange if it
 	// is missing; those that a template makes have to be there.
 	Exchange Template
@@ -58,14 +57,18 @@ const (
 )
 
 // Publisher is a relay.Publisher.
-type Publisher struct{ cfg Config }
+type Publisher struct {
+	cfg     Config
+	brokers *ops.Brokers
+}
 
 var _ relay.Publisher = (*Publisher)(nil)
 
-// New checks the configuration. An error names the setting.
+// New checks the configuration. An error names the settings and holds no secret.
 func New(cfg Config) (*Publisher, error) {
-	if _, err := amqp.ParseURI(cfg.URL); err != nil {
-		return nil, errors.New("AMQP_URL is not of the form amqp://user:password@host:5672/vhost")
+	brokers, err := ops.ParseBrokers(cfg.URL, cfg.TLS)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Format.Prefix == "" {
 		cfg.Format.Prefix = DefaultPrefix
@@ -79,29 +82,48 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.ConfirmTimeout <= 0 {
 		cfg.ConfirmTimeout = DefaultConfirmTimeout
 	}
-	return &Publisher{cfg: cfg}, nil
+	return &Publisher{cfg: cfg, brokers: brokers}, nil
 }
 
-// Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there.
+// Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there. Sessions
+// begin with one address after the other.
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
+	var conn *amqp.Connection
+	var wire *wire
+	err := p.brokers.Turn().Connect(ctx, func(ctx context.Context, link ops.BrokerLink) (err error) {
+		conn, wire, err = p.connect(ctx, link)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to the broker: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
-	// Calls of the library have no time limit of their own: cutting the link ends them.
-	link := &link{ctx: ctx}
-	defer link.disarm()
-
-	conn, err := amqp.DialConfig(p.cfg.URL, p.config(link))
+	defer context.AfterFunc(ctx, wire.abort)() // calls of the library have no time limit of their own
+	session, err := p.setUp(conn, wire)
 	if err != nil {
-		link.abort()
-		return nil, fmt.Errorf("connect to the broker: %w", redact(err))
-	}
-	session, err := p.setUp(conn, link.wire)
-	if err != nil {
-		link.abort()
+		wire.abort()
 		return nil, err
 	}
 	session.start()
 	return session, nil
+}
+
+// connect logs in on a link. What it returns does not outlive an error.
+func (p *Publisher) connect(ctx context.Context, link ops.BrokerLink) (*amqp.Connection, *wire, error) {
+	wire := newWire(link.Conn, link.Socket)
+	defer context.AfterFunc(ctx, wire.abort)()
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(p.cfg.Name)
+	conn, err := amqp.DialConfig(link.URL.Reveal(), amqp.Config{ // made anew for each connection: the library changes it
+		Heartbeat: heartbeat, Properties: properties,
+		Dial: func(_, _ string) (net.Conn, error) { return wire, nil },
+	})
+	if err != nil {
+		wire.abort()
+		return nil, nil, fmt.Errorf("log in: %w", err)
+	}
+	return conn, wire, nil
 }
 
 // setUp declares what has to be there and returns a session in confirm mode that is not started.
@@ -125,49 +147,6 @@ func (p *Publisher) setUp(conn *amqp.Connection, wire *wire) (*Session, error) {
 		return nil, fmt.Errorf("ask for confirms: %w", err)
 	}
 	return session, nil
-}
-
-// link is a connection that is being set up: until it is disarmed, the end of ctx cuts it.
-type link struct {
-	ctx  context.Context //nolint:containedctx // it lives as long as one call of Open
-	wire *wire
-	stop func() bool
-}
-
-func (l *link) dial(network, addr string) (net.Conn, error) {
-	raw, err := (&net.Dialer{KeepAlive: heartbeat}).DialContext(l.ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	if err := raw.SetDeadline(time.Now().Add(setupTimeout)); err != nil { // the library takes it off when it is open
-		return nil, err
-	}
-	l.wire = newWire(raw)
-	l.stop = context.AfterFunc(l.ctx, l.wire.abort)
-	return l.wire, nil
-}
-
-func (l *link) disarm() {
-	if l.stop != nil {
-		l.stop()
-	}
-}
-
-func (l *link) abort() {
-	if l.wire != nil {
-		l.wire.abort()
-	}
-}
-
-// config is made anew for each connection: the library changes what it is given.
-func (p *Publisher) config(link *link) amqp.Config {
-	properties := amqp.NewConnectionProperties()
-	properties.SetClientConnectionName(p.cfg.Name)
-	cfg := amqp.Config{Heartbeat: heartbeat, Properties: properties, Dial: link.dial}
-	if p.cfg.TLS != nil {
-		cfg.TLSClientConfig = p.cfg.TLS.Clone()
-	}
-	return cfg
 }
 
 // topologyError marks what the broker itself said no to; a link that broke is no fault of the topology.
@@ -200,12 +179,4 @@ func ensureExchange(conn *amqp.Connection, name string) error {
 		return topologyError(err)
 	}
 	return declare.Close()
-}
-
-// redact takes the password out of an error that quotes the URL.
-func redact(err error) error {
-	if parse, ok := errors.AsType[*url.Error](err); ok {
-		return parse.Err
-	}
-	return err
 }

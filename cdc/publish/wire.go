@@ -17,21 +17,21 @@ const (
 // as its previous write is done: one system call for as many frames as came in between, and no timer, so a lone frame
 // leaves at once. It can be cut at any time, even while the library is stuck in a write.
 type wire struct {
-	net.Conn // reads and deadlines for reading
-
-	mu      sync.Mutex
-	room    sync.Cond // the buffer was taken, or the wire broke
-	filled  sync.Cond // there is something to write, or nothing more will come
-	buf     []byte
-	spare   []byte
-	err     error // sticky
-	closing bool
-	patient bool // the broker said that it takes nothing: a write may take as long as it likes
-	done    chan struct{}
+	net.Conn          // reads and deadlines
+	socket   net.Conn // under Conn and its encryption: to cut
+	mu       sync.Mutex
+	room     sync.Cond // the buffer was taken, or the wire broke
+	filled   sync.Cond // there is something to write, or nothing more will come
+	buf      []byte
+	spare    []byte
+	err      error // sticky
+	closing  bool
+	patient  bool // the broker said that it takes nothing: a write may take as long as it likes
+	done     chan struct{}
 }
 
-func newWire(raw net.Conn) *wire {
-	w := &wire{Conn: raw, done: make(chan struct{})}
+func newWire(conn, socket net.Conn) *wire {
+	w := &wire{Conn: conn, socket: socket, done: make(chan struct{})}
 	w.room.L, w.filled.L = &w.mu, &w.mu
 	go w.flush()
 	return w
@@ -115,7 +115,7 @@ func (w *wire) fail(err error) {
 	w.room.Broadcast()
 	w.filled.Broadcast()
 	w.mu.Unlock()
-	_ = w.Conn.Close() // what is wrong is known already
+	_ = w.socket.Close() // what is wrong is known already; the encryption would wait to say goodbye
 }
 
 // abort cuts the connection at once. Everything that waits on it returns.

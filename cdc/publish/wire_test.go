@@ -29,7 +29,7 @@ func (s *slow) SetWriteDeadline(time.Time) error { return nil }
 func newSlow() (*slow, *wire) {
 	here, _ := net.Pipe()
 	s := &slow{Conn: here, goAhead: make(chan struct{}), writes: make(chan int, 10)}
-	return s, newWire(s)
+	return s, newWire(s, s)
 }
 
 func TestWireGathersWhatComesDuringAWrite(t *testing.T) {

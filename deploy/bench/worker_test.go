@@ -28,7 +28,7 @@ import (
 func BenchmarkWorkerEffects(b *testing.B) {
 	const customers, versions = 500, 40
 	servers := startServers(b)
-	dsn, err := ops.ParseDSN(ops.Secret(servers.MySQL.DSN(mysql.Database)))
+	dsn, err := ops.ParseDSN("MYSQL_DSN", ops.Secret(servers.MySQL.DSN(mysql.Database)), ops.TLSFiles{})
 	require.NoError(b, err)
 	dsn.InterpolateParams = true
 	backlog := make([]schema.Event, 0, customers*versions)
@@ -46,7 +46,7 @@ func BenchmarkWorkerEffects(b *testing.B) {
 	for _, batch := range []int{1, 64} {
 		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
 			for range b.N {
-				db, err := ops.OpenMySQL(ops.Secret(dsn.FormatDSN()), consume.DefaultConcurrency+1)
+				db, err := ops.OpenMySQL(dsn, consume.DefaultConcurrency+1)
 				require.NoError(b, err)
 				took := work(b, servers, db, batch, backlog)
 				require.NoError(b, db.Close())

@@ -354,7 +354,7 @@ func TestBadConfigurationNamesEveryWrongSetting(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{noStart: true})
 	w.cdc = w.service("cdc", "WINDOW=many", "START=never", "AMQP_URL=nonsense")
-	w.refuses(2, `WINDOW: "many" is not a whole number`, `START: "never" is not one of snapshot, latest, earliest`, "AMQP_URL is not of the form")
+	w.refuses(2, `WINDOW: "many" is not a whole number`, `START: "never" is not one of snapshot, latest, earliest`, "AMQP_URL: it begins with neither")
 	w.cdc = w.service("cdc", "MYSQL_DSN=cdc:wrong@tcp("+w.stack.MySQL.Addr()+")/tailbox")
 	w.refuses(2, "the server refuses the login", "MYSQL_DSN")
 	require.NotContains(t, w.printed("cdc"), "cdc:wrong", "no secret is printed")

@@ -22,7 +22,7 @@ var rooms = map[string][]string{
 	"cdc/outbox":          {"schema"},
 	"cdc/relay":           {"schema"},
 	"cdc/relay/relaytest": {"cdc/relay", "schema"},
-	"cdc/publish":         {"cdc/relay", "schema"},
+	"cdc/publish":         {"cdc/relay", "schema", "deploy/ops"},
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
 	"cdc/audit":           {},
 	"cdc/console":         {"cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},

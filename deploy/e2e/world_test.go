@@ -76,6 +76,7 @@ type world struct {
 type option struct {
 	mysql   []string
 	cdcEnv  []string
+	tls     *stack.TLS
 	noStart bool
 }
 
@@ -92,7 +93,7 @@ func setup(t *testing.T, opts ...option) *world {
 	dir, err := os.MkdirTemp("", "tailbox-e2e-") // in TMPDIR, which `make` puts into memory; t.TempDir prefers GOTMPDIR
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	w.stack, err = stack.New(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: o.mysql})
+	w.stack, err = stack.New(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: o.mysql, TLS: o.tls})
 	require.NoError(t, err)
 	t.Cleanup(w.stop)
 	require.NoError(t, w.stack.Start(t.Context()))

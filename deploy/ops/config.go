@@ -87,9 +87,20 @@ func parse(service Service, cfg any, args []string, out io.Writer) (command stri
 	}
 	// kong has called cfg.Validate, unless it gave up before cfg was filled: then what Validate would say is not true.
 	if all := errors.Join(append(wrong.errs, err)...); all != nil {
-		return "", fmt.Errorf("%w:\n  %s", ErrBadConfig, strings.ReplaceAll(all.Error(), "\n", "\n  "))
+		return "", fmt.Errorf("%w:\n  %s", ErrBadConfig, strings.Join(once(strings.Split(all.Error(), "\n")), "\n  "))
 	}
 	return given.Command(), nil
+}
+
+// once drops the lines that were there before: one file can be wrong for several settings.
+func once(lines []string) []string {
+	var kept []string
+	for _, line := range lines {
+		if !slices.Contains(kept, line) {
+			kept = append(kept, line)
+		}
+	}
+	return kept
 }
 
 // collector gathers what cannot be read, so that one wrong value does not hide the next.

@@ -9,16 +9,17 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// ParseDSN reads MYSQL_DSN, which is go-sql-driver's form, and sets what every service of Tailbox relies on: times are
-// UTC, RowsAffected counts rows that were found, statements and files cannot be smuggled in, and no call waits for ever.
-func ParseDSN(dsn Secret) (*mysql.Config, error) {
+// ParseDSN reads a setting of that name in go-sql-driver's form, and sets what every service of Tailbox relies on: times are
+// UTC, RowsAffected counts rows that were found, statements and files cannot be smuggled in, and no call waits for ever. A
+// DSN that says tls=true is encrypted, with the files MYSQL_TLS_*; they may be given for no other.
+func ParseDSN(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn.Reveal())
 	if err != nil {
 		// What the driver says is left out: it quotes the part that it could not read, which may be the password.
-		return nil, fmt.Errorf("%w: MYSQL_DSN is not of the form user:password@tcp(host:3306)/database", ErrBadConfig)
+		return nil, fmt.Errorf("%w: %s is not of the form user:password@tcp(host:3306)/database", ErrBadConfig, name)
 	}
 	if cfg.DBName == "" {
-		return nil, fmt.Errorf("%w: MYSQL_DSN names no database: write it as user:password@tcp(host:3306)/database", ErrBadConfig)
+		return nil, fmt.Errorf("%w: %s names no database: write it as user:password@tcp(host:3306)/database", ErrBadConfig, name)
 	}
 	cfg.Logger = &mysql.NopLogger{} // the driver's lines on standard error are not of our form; its errors are returned, too
 	cfg.ParseTime = true
@@ -29,15 +30,26 @@ func ParseDSN(dsn Secret) (*mysql.Config, error) {
 	cfg.Timeout = orDefault(cfg.Timeout, 5*time.Second)
 	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, 30*time.Second)
 	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, 30*time.Second)
+	if err := encrypt(name, cfg, files); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadConfig, err)
+	}
 	return cfg, nil
 }
 
-// OpenMySQL returns a pool of at most conns connections. Nothing is dialled yet.
-func OpenMySQL(dsn Secret, conns int) (*sql.DB, error) {
-	cfg, err := ParseDSN(dsn)
-	if err != nil {
-		return nil, err
+// encrypt takes the files into the TLS configuration that the driver made of tls=true.
+func encrypt(name string, cfg *mysql.Config, files TLSFiles) error {
+	loaded, err := files.load("MYSQL_TLS_")
+	if files.any() && cfg.TLSConfig != "true" {
+		return errors.Join(err, fmt.Errorf("%s does not say tls=true, so MYSQL_TLS_CA, MYSQL_TLS_CERT and MYSQL_TLS_KEY would not be used", name))
 	}
+	if cfg.TLSConfig == "true" {
+		cfg.TLS.MinVersion, cfg.TLS.RootCAs, cfg.TLS.GetClientCertificate = loaded.MinVersion, loaded.RootCAs, loaded.GetClientCertificate
+	}
+	return err
+}
+
+// OpenMySQL returns a pool of at most conns connections. Nothing is dialled yet.
+func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: MYSQL_DSN: %w", ErrBadConfig, err)

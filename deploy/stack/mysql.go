@@ -28,6 +28,7 @@ type MySQL struct {
 	*Server
 	programs mysqlPrograms
 	options  []string
+	tls      *TLS
 }
 
 // NewMySQL finds or installs the database alone, as New does for both servers. Its files are in Dir/mysql.
@@ -39,7 +40,10 @@ func NewMySQL(ctx context.Context, cfg Config) (*MySQL, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &MySQL{programs: programs, options: cfg.MySQLOptions}
+	if err := cfg.TLS.fits(programs.image); err != nil {
+		return nil, err
+	}
+	m := &MySQL{programs: programs, options: cfg.MySQLOptions, tls: cfg.TLS}
 	m.Server = &Server{
 		name: programs.flavor,
 		dir:  filepath.Join(cfg.Dir, "mysql"),
@@ -96,6 +100,13 @@ func (m *MySQL) launch(ctx context.Context) (instance, error) {
 	}
 	args := append([]string{"--no-defaults"}, m.serverOptions()...)
 	args = append(args, m.localOptions()...)
+	if m.tls != nil {
+		folder := filepath.Join(m.dir, "tls")
+		if err := m.tls.Save(folder); err != nil {
+			return nil, err
+		}
+		args = append(args, m.tls.databaseOptions(folder)...)
+	}
 	args = append(args, m.options...)
 	path, args := m.programs.root.command(m.dir, m.programs.server, args)
 	p, err := Start(Command{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type RabbitMQ struct {
 	*Server
 	programs rabbitPrograms
 	config   string
+	tls      *TLS
 }
 
 // The broker's ports, in the order of Server.port.
@@ -32,6 +34,7 @@ const (
 	portManagement
 	portDistribution
 	portEpmd
+	portTLS
 	portsPerServer
 )
 
@@ -44,11 +47,14 @@ func NewRabbitMQ(ctx context.Context, cfg Config) (*RabbitMQ, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &RabbitMQ{programs: programs, config: cfg.RabbitConfig}
+	if err := cfg.TLS.fits(programs.image); err != nil {
+		return nil, err
+	}
+	r := &RabbitMQ{programs: programs, config: cfg.RabbitConfig, tls: cfg.TLS}
 	r.Server = &Server{
 		name: "rabbitmq",
 		dir:  filepath.Join(cfg.Dir, "rabbitmq"),
-		port: []int{cfg.AMQPPort, cfg.ManagementPort, 0, 0},
+		port: []int{cfg.AMQPPort, cfg.ManagementPort, 0, 0, 0},
 		base: cfg.Base,
 		rec: record{
 			Name: "rabbitmq", Version: programs.version,
@@ -75,6 +81,11 @@ func (r *RabbitMQ) Addr() string { return loopback(r.Port()) }
 // URL is the amqp URL of a virtual host, "/" being the one that is always there.
 func (r *RabbitMQ) URL(vhost string) string {
 	return "amqp://guest:guest@" + r.Addr() + "/" + url.PathEscape(vhost)
+}
+
+// TLSURL is the amqps URL of a virtual host on a host name that leads to this machine. It works when Config.TLS was given.
+func (r *RabbitMQ) TLSURL(host, vhost string) string {
+	return "amqps://guest:guest@" + net.JoinHostPort(host, strconv.Itoa(r.port[portTLS])) + "/" + url.PathEscape(vhost)
 }
 
 // node is the broker's name among the Erlang nodes; its folders carry it too, so it must not change between starts.
@@ -111,6 +122,13 @@ func (r *RabbitMQ) writeConfig() error {
 	config := r.serverConfig()
 	if r.programs.image == "" {
 		config += r.localConfig()
+	}
+	if r.tls != nil {
+		folder := filepath.Join(r.dir, "tls")
+		if err := r.tls.Save(folder); err != nil {
+			return err
+		}
+		config += r.tls.brokerConfig(folder, loopback(r.port[portTLS]))
 	}
 	files := map[string]string{
 		"rabbitmq.conf":   config + r.config + "\n",

@@ -55,6 +55,9 @@ type Config struct {
 	MySQLOptions []string
 	// RabbitConfig is text in the format of rabbitmq.conf that comes after all other settings and wins.
 	RabbitConfig string
+	// TLS lets both servers speak TLS, too: the database on its port for clients that ask for it, the broker on a port of its
+	// own, where it demands a certificate of the same authority. Containers do not know it. Defaults to none.
+	TLS *TLS
 	// Docker runs the containers even if there are servers in PATH. It has no meaning for the Newest set.
 	Docker bool
 	// Detached lets the servers outlive this process. Attach finds them again.

@@ -27,7 +27,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"tailbox/deploy/ops"
@@ -81,6 +80,8 @@ const (
 type Config struct {
 	// Name is the consumer's name in the inbox: a message is applied once per name. Defaults to the queue's name.
 	Name string
+	// TLS are the files for a broker whose URL says amqps://. Defaults to the system's authorities and no certificate.
+	TLS ops.TLSFiles
 	// Concurrency is how many events of different aggregates are handled side by side. Defaults to DefaultConcurrency.
 	Concurrency int
 	// Batch is how many messages at most are applied by one transaction: those that wait already, none is waited for. When
@@ -105,7 +106,7 @@ type Config struct {
 type Worker struct {
 	cfg      Config
 	db       *sql.DB
-	url      ops.Secret
+	brokers  *ops.Brokers
 	queue    topology.Consumer
 	handlers map[string]Handler
 	log      *zap.Logger
@@ -120,7 +121,8 @@ func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[strin
 	if cfg.Name == "" {
 		cfg.Name = queue.Queue
 	}
-	if err := Check(url, queue, cfg); err != nil {
+	brokers, err := ops.ParseBrokers(url, cfg.TLS)
+	if err := errors.Join(err, check(queue, cfg)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
 	cfg.fill()
@@ -129,16 +131,20 @@ func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[strin
 		return nil, err
 	}
 	return &Worker{
-		cfg: cfg, db: db, url: url, queue: queue, handlers: maps.Clone(handlers), log: cfg.Log, metrics: metrics,
+		cfg: cfg, db: db, brokers: brokers, queue: queue, handlers: maps.Clone(handlers), log: cfg.Log, metrics: metrics,
 		status: status{consumer: cfg.Name, state: StateStarting},
 	}, nil
 }
 
 // Check tells all that New would refuse.
 func Check(url ops.Secret, queue topology.Consumer, cfg Config) error {
+	_, err := ops.ParseBrokers(url, cfg.TLS)
+	return errors.Join(err, check(queue, cfg))
+}
+
+func check(queue topology.Consumer, cfg Config) error {
 	cfg.fill()
 	return errors.Join(
-		checkURL(url),
 		checkNames(queue, cfg.Name),
 		upTo(1000, "CONCURRENCY", cfg.Concurrency),
 		upTo(1000, "BATCH", cfg.Batch),
@@ -172,14 +178,6 @@ func fill[T comparable](value *T, fallback T) {
 func upTo(most int, name string, value int) error {
 	if value < 1 || value > most {
 		return fmt.Errorf("%s: %d is not between 1 and %d", name, value, most)
-	}
-	return nil
-}
-
-// checkURL keeps the library's own error to itself: it quotes the URL, and that holds the password.
-func checkURL(url ops.Secret) error {
-	if _, err := amqp.ParseURI(url.Reveal()); err != nil {
-		return errors.New("AMQP_URL is not of the form amqp://user:password@host:5672/vhost")
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func (w *Worker) browse(ctx context.Context, look func(*browser) error) error {
 	defer w.dead.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, deadFor+closeTimeout)
 	defer cancel()
-	link, err := openPublisher(ctx, w.url, "tailbox worker "+w.cfg.Name+" (looks at dead letters)", 1)
+	link, err := openPublisher(ctx, w.brokers.Turn(), "tailbox worker "+w.cfg.Name+" (looks at dead letters)", 1)
 	if err != nil {
 		w.log.Warn("dead letters cannot be reached", zap.Error(err))
 		return err

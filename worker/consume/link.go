@@ -2,10 +2,8 @@ package consume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -15,7 +13,6 @@ import (
 
 const (
 	heartbeat    = 10 * time.Second
-	dialTimeout  = 5 * time.Second
 	setupTimeout = 10 * time.Second
 	closeTimeout = 5 * time.Second
 )
@@ -34,34 +31,27 @@ type link struct {
 	chClosed   <-chan *amqp.Error
 }
 
-// dial connects and opens a channel, or gives up in bounded time.
-func dial(ctx context.Context, url ops.Secret, name string) (*link, error) {
-	uri, err := amqp.ParseURI(url.Reveal())
-	if err != nil {
-		return nil, errors.New("the broker's URL cannot be read")
-	}
-	dialer := net.Dialer{Timeout: dialTimeout}
-	socket, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)))
+// dial connects to the first address that takes it and opens a channel, or gives up in bounded time.
+func dial(ctx context.Context, turn ops.Turn, name string) (*link, error) {
+	l := &link{}
+	err := turn.Connect(ctx, func(ctx context.Context, to ops.BrokerLink) error {
+		l.socket = to.Socket
+		return l.bounded(ctx, setupTimeout, func() error { return l.open(to, name) })
+	})
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
-	}
-
-	l := &link{socket: socket}
-	if err := l.bounded(ctx, setupTimeout, func() error { return l.open(url, name) }); err != nil {
-		l.abort()
-		return nil, err
 	}
 	return l, nil
 }
 
-func (l *link) open(url ops.Secret, name string) error {
+func (l *link) open(to ops.BrokerLink, name string) error {
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(name)
 	var err error
-	l.conn, err = amqp.DialConfig(url.Reveal(), amqp.Config{ // fresh each time: the library writes into it
+	l.conn, err = amqp.DialConfig(to.URL.Reveal(), amqp.Config{ // fresh each time: the library writes into it
 		Heartbeat:  heartbeat,
 		Properties: properties,
-		Dial:       func(_, _ string) (net.Conn, error) { return l.socket, nil },
+		Dial:       func(_, _ string) (net.Conn, error) { return to.Conn, nil },
 	})
 	if err != nil {
 		return fmt.Errorf("open connection: %w", err)

@@ -27,8 +27,8 @@ type publisher struct {
 }
 
 // openPublisher opens a publisher for at most that many goroutines.
-func openPublisher(ctx context.Context, url ops.Secret, name string, goroutines int) (*publisher, error) {
-	l, err := dial(ctx, url, name)
+func openPublisher(ctx context.Context, turn ops.Turn, name string, goroutines int) (*publisher, error) {
+	l, err := dial(ctx, turn, name)
 	if err != nil {
 		return nil, err
 	}

@@ -42,11 +42,12 @@ type session struct {
 // open connects, declares the queues and begins to consume.
 func (w *Worker) open(ctx context.Context, epoch uint64) (*session, error) {
 	name := "tailbox worker " + w.cfg.Name
-	in, err := dial(ctx, w.url, name+" (consume)")
+	turn := w.brokers.Turn() // one for both links, so that a lost session is followed by one on the next address
+	in, err := dial(ctx, turn, name+" (consume)")
 	if err != nil {
 		return nil, err
 	}
-	out, err := openPublisher(ctx, w.url, name+" (retry and dead letters)", w.cfg.Concurrency)
+	out, err := openPublisher(ctx, turn, name+" (retry and dead letters)", w.cfg.Concurrency)
 	if err != nil {
 		in.abort()
 		return nil, err

@@ -34,10 +34,10 @@ type bundle struct {
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	dsn, err := ops.ParseDSN(ops.Secret(schematest.DB(t)))
+	dsn, err := ops.ParseDSN("MYSQL_DSN", ops.Secret(schematest.DB(t)), ops.TLSFiles{})
 	require.NoError(t, err)
 	dsn.InterpolateParams = true
-	db, err := ops.OpenMySQL(ops.Secret(dsn.FormatDSN()), 12)
+	db, err := ops.OpenMySQL(dsn, 12)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 
