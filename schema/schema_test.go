@@ -3,6 +3,7 @@ package schema_test
 import (
 	"context"
 	"database/sql"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,9 @@ func TestMigrateTwiceAtOnceAppliesEachMigrationOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	require.Equal(t, 6, total, "six migrations, each applied by one of the four")
+	files, err := filepath.Glob("sql/*.sql")
+	require.NoError(t, err)
+	require.Equal(t, len(files), total, "each migration is applied by one of the four")
 }
 
 func TestMigrateNeedsADatabaseInTheDSN(t *testing.T) {

@@ -32,6 +32,7 @@ func redrive(w http.ResponseWriter, r *http.Request, worker *consume.Worker) {
 	var which struct {
 		MessageID string `json:"message_id"`
 		All       bool   `json:"all"`
+		AcceptOld bool   `json:"accept_old"`
 	}
 	if !ops.ReadObject(w, r, &which, `{"message_id": "..."} or {"all": true}`) {
 		return
@@ -40,7 +41,11 @@ func redrive(w http.ResponseWriter, r *http.Request, worker *consume.Worker) {
 		ops.WriteProblem(w, ops.Problem{Status: http.StatusUnprocessableEntity, Detail: "give either message_id or all"})
 		return
 	}
-	redriven, err := worker.Redrive(r.Context(), which.MessageID)
+	redrive := worker.Redrive
+	if which.AcceptOld {
+		redrive = worker.RedriveOld
+	}
+	redriven, err := redrive(r.Context(), which.MessageID)
 	switch {
 	case errors.Is(err, consume.ErrNoDeadLetter):
 		ops.WriteProblem(w, ops.Problem{Status: http.StatusNotFound, Code: "no_dead_letter", Detail: "no dead letter has this message_id"})

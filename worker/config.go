@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"tailbox/deploy/ops"
 	"tailbox/schema/topology"
@@ -21,6 +23,7 @@ type Config struct {
 	Batch       int          `name:"batch" env:"BATCH" default:"64" help:"How many waiting events at most are applied by one transaction; 1 gives each its own."`
 	Prefetch    int          `name:"prefetch" env:"PREFETCH" default:"256" help:"How many messages the broker hands out before any is acknowledged."`
 	MaxAttempts int          `name:"max-attempts" env:"MAX_ATTEMPTS" default:"8" help:"How often a message is tried before it goes to the dead-letter queue."`
+	Retention   string       `name:"inbox-retention" env:"INBOX_RETENTION" default:"720h" help:"How long the inbox remembers what was applied: longer than anything may take to be delivered again. off keeps it for ever."`
 	AdminToken  ops.Secret   `name:"admin-token" env:"ADMIN_TOKEN" help:"Who changes something over HTTP shows this as a bearer token. Without it, nothing can be changed."`
 	Migrate     bool         `name:"migrate" env:"MIGRATE" help:"Bring the database's tables to this version before consuming."`
 	MigrateDSN  ops.Secret   `name:"migrate-dsn" env:"MIGRATE_DSN" help:"The database with a user that may change tables, for MIGRATE. Defaults to MYSQL_DSN."`
@@ -41,6 +44,8 @@ func (c *Config) Validate() error {
 			errs = append(errs, ops.Positive(count.name, count.value))
 		}
 	}
+	_, err := retention(c.Retention)
+	errs = append(errs, err)
 	for name, dsn := range map[string]ops.Secret{"MYSQL_DSN": c.MySQLDSN, "MIGRATE_DSN": c.MigrateDSN} {
 		if dsn != "" {
 			_, err := ops.ParseDSN(name, dsn, c.MySQLTLS)
@@ -57,12 +62,30 @@ func (c *Config) Validate() error {
 
 // consume are the settings of the delivery loop.
 func (c *Config) consume() consume.Config {
+	retention, _ := retention(c.Retention) // Validate tells what is wrong with it
 	return consume.Config{
 		TLS:             c.AMQPTLS,
 		Concurrency:     c.Concurrency,
 		Batch:           c.Batch,
 		Prefetch:        c.Prefetch,
 		MaxAttempts:     c.MaxAttempts,
+		InboxRetention:  retention,
+		ChecksVersions:  true,                      // as effect does
 		ShutdownTimeout: max(c.ShutdownTimeout, 0), // Common tells what is wrong with it
 	}
+}
+
+// retention reads INBOX_RETENTION.
+func retention(text string) (time.Duration, error) {
+	if text == "off" {
+		return consume.KeepInbox, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("INBOX_RETENTION: %q is neither off nor a duration such as 720h", text)
+	}
+	if d == 0 { // which a consume.Config takes for its default
+		return 0, errors.New("INBOX_RETENTION: 0 would forget at once; off keeps the inbox for ever")
+	}
+	return d, nil
 }

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 // serve runs the worker and its HTTP server until the context ends. HTTP answers from the start to the very end, so that
 // probes can tell why the worker is not ready.
 func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
-	db, err := open(cfg, cfg.Concurrency+1)
+	db, err := open(cfg, cfg.Concurrency+2)
 	if err != nil {
 		return err
 	}

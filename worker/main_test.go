@@ -26,9 +26,9 @@ func TestMain(m *testing.M) { schematest.Main(m) }
 func TestBadConfigurationIsToldAllAtOnceWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	err := run(t.Context(), []string{"--mysql-dsn=tailbox:hunter2@nowhere", "--amqp-url=amqp://tailbox:hunter2@host:port",
-		"--concurrency=0", "--batch=0", "--prefetch=many", "--max-attempts=-1", "--log-level=loud"})
+		"--concurrency=0", "--batch=0", "--prefetch=many", "--max-attempts=-1", "--inbox-retention=never", "--log-level=loud"})
 	require.ErrorIs(t, err, ops.ErrBadConfig)
-	for _, name := range []string{"MYSQL_DSN", "AMQP_URL", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "LOG_LEVEL"} {
+	for _, name := range []string{"MYSQL_DSN", "AMQP_URL", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "INBOX_RETENTION", "LOG_LEVEL"} {
 		require.ErrorContains(t, err, name)
 	}
 	require.NotContains(t, err.Error(), "hunter2")

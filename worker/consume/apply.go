@@ -30,6 +30,7 @@ const (
 	gap                   // too early
 	failed                // try again later, counted
 	permanent             // never try again
+	forgotten             // nobody knows whether it was applied: its inbox row may have been pruned
 	blocked               // follows an event of its aggregate to the dead letters
 	stalled               // the database would not, the message is not to blame: try again, not counted
 )
@@ -72,10 +73,8 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	case block.holds(m):
 		return verdict{kind: blocked, problem: problem{code: codeBlocked}, by: block.by}
 	default:
-		if err := call(ctx, handler, tx, m); err != nil {
-			if outcome = judge(ctx, err); outcome.kind != duplicate {
-				return outcome
-			}
+		if outcome = w.handle(ctx, tx, m, handler, block); outcome.kind != applied && outcome.kind != duplicate {
+			return outcome
 		}
 	}
 	if block.endsWith(m) {
@@ -90,6 +89,23 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 		return verdict{kind: stalled, err: fmt.Errorf("commit: %w: %w", errCommitUnknown, err)}
 	}
 	return outcome
+}
+
+// handle makes the effect of a message that the inbox does not know.
+func (w *Worker) handle(ctx context.Context, tx *sql.Tx, m *message, handler Handler, block block) verdict {
+	if block.by != m.event.ID { // else it has not been applied since it died: that would have ended the block
+		old, err := w.mayBeForgotten(ctx, tx, m)
+		if err != nil {
+			return judge(ctx, err)
+		}
+		if old {
+			return verdict{kind: forgotten, problem: problem{code: codeForgotten}}
+		}
+	}
+	if err := call(ctx, handler, tx, m); err != nil {
+		return judge(ctx, err)
+	}
+	return verdict{kind: applied}
 }
 
 // call runs the handler; a panic of it is this message's fault and must not take the others along.

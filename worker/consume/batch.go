@@ -138,6 +138,9 @@ func (w *Worker) tryTogether(ctx context.Context, batch []*message) (duplicates 
 	if err != nil {
 		return nil, err
 	}
+	if old, err := w.anyForgotten(ctx, tx, batch, duplicates); err != nil || old {
+		return nil, errors.Join(errForgotten, err)
+	}
 	for i, m := range batch {
 		if duplicates[i] {
 			continue

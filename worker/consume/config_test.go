@@ -3,6 +3,7 @@ package consume_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -16,10 +17,10 @@ import (
 func TestNewTellsAllThatIsWrongAndNoSecret(t *testing.T) {
 	t.Parallel()
 	_, err := consume.New(nil, "amqp://tailbox:hunter2@host:port/", topology.Consumer{}, nil, consume.Config{
-		Name: strings.Repeat("x", 65), Concurrency: -1, Batch: -1, Prefetch: 2001, MaxAttempts: -1, GapWait: -1, ShutdownTimeout: -1,
+		Name: strings.Repeat("x", 65), Concurrency: -1, Batch: -1, Prefetch: 2001, MaxAttempts: -1, InboxRetention: time.Hour, GapWait: -1, ShutdownTimeout: -1,
 	})
 	require.ErrorIs(t, err, ops.ErrBadConfig)
-	for _, part := range []string{"AMQP_URL", "exchange", "64 characters", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "gap wait", "SHUTDOWN_TIMEOUT"} {
+	for _, part := range []string{"AMQP_URL", "exchange", "64 characters", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "INBOX_RETENTION: 1h0m0s is too short: it has to be 24h0m0s", "gap wait", "SHUTDOWN_TIMEOUT"} {
 		require.ErrorContains(t, err, part)
 	}
 	require.NotContains(t, err.Error(), "hunter2")
@@ -36,4 +37,16 @@ func TestMetricsKeepTheirNames(t *testing.T) {
 	require.Equal(t, consume.StateStarting, w.Stats().State)
 	require.Equal(t, []string{consume.NotConnected, consume.NotConsuming, consume.NoDatabase}, w.Unready())
 	require.Equal(t, map[string]uint64{"applied": 0, "duplicate": 0, "retried": 0, "dead": 0}, w.Stats().Messages)
+}
+
+func TestInboxRemembersLongerThanRetryQueuesHold(t *testing.T) {
+	t.Parallel()
+	const attempts = 1000
+	held := 995*10*time.Minute + 2*time.Minute + 36*time.Second
+	for retention, refused := range map[time.Duration]bool{
+		held: true, held + time.Hour - 1: true, held + time.Hour: false, consume.KeepInbox: false, 0: false,
+	} {
+		err := consume.Check("amqp://localhost", topology.Customers("customers"), consume.Config{MaxAttempts: attempts, InboxRetention: retention})
+		require.Equal(t, refused, err != nil, "%v: %v", retention, err)
+	}
 }

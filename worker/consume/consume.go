@@ -73,8 +73,12 @@ const (
 	DefaultPrefetch        = 256
 	DefaultMaxAttempts     = 8
 	DefaultGapWait         = 2 * time.Second
+	DefaultInboxRetention  = 30 * 24 * time.Hour
 	DefaultShutdownTimeout = 15 * time.Second
 )
+
+// KeepInbox as a Config's InboxRetention keeps every row for ever.
+const KeepInbox time.Duration = -1
 
 // Config are the settings of a Worker that have defaults.
 type Config struct {
@@ -94,6 +98,14 @@ type Config struct {
 	// GapWait is how long an event that is too early waits in memory before it goes to the retry queue. Defaults to
 	// DefaultGapWait.
 	GapWait time.Duration
+	// InboxRetention is how long the inbox remembers what was applied: longer than anything may take to be delivered once
+	// more. A message that may have been applied before, because it was created earlier than rows that are gone, is not
+	// applied but a dead letter. At least a day, and more than the retry queues may hold a message; KeepInbox keeps all.
+	// Defaults to DefaultInboxRetention.
+	InboxRetention time.Duration
+	// ChecksVersions says that the handlers apply each version of an aggregate once, whatever the inbox remembers: then an
+	// event with a version is given to its handler however old it is.
+	ChecksVersions bool
 	// ShutdownTimeout bounds a stop. Defaults to DefaultShutdownTimeout.
 	ShutdownTimeout time.Duration
 	// Log gets a line per message. Defaults to none.
@@ -116,7 +128,7 @@ type Worker struct {
 }
 
 // New checks the settings, all at once, and returns a worker for the queue that applies events with the handler of their
-// type. The pool should allow Concurrency connections and one more. Nothing is dialled yet.
+// type. The pool should allow Concurrency connections and two more. Nothing is dialled yet.
 func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[string]Handler, cfg Config) (*Worker, error) {
 	if cfg.Name == "" {
 		cfg.Name = queue.Queue
@@ -151,6 +163,7 @@ func check(queue topology.Consumer, cfg Config) error {
 		upTo(2000, "PREFETCH", cfg.Prefetch), // quorum queues give no consumer more
 		upTo(1000, "MAX_ATTEMPTS", cfg.MaxAttempts),
 		ops.Positive("gap wait", cfg.GapWait),
+		checkRetention(cfg.InboxRetention, cfg.MaxAttempts),
 		ops.Positive("SHUTDOWN_TIMEOUT", cfg.ShutdownTimeout),
 	)
 }
@@ -162,6 +175,7 @@ func (c *Config) fill() {
 	fill(&c.Prefetch, DefaultPrefetch)
 	fill(&c.MaxAttempts, DefaultMaxAttempts)
 	fill(&c.GapWait, DefaultGapWait)
+	fill(&c.InboxRetention, DefaultInboxRetention)
 	fill(&c.ShutdownTimeout, DefaultShutdownTimeout)
 	if c.Log == nil {
 		c.Log = zap.NewNop()

@@ -75,7 +75,16 @@ func letterOf(d amqp.Delivery) DeadLetter {
 //
 // Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
 // between leaves it in both.
-func (w *Worker) Redrive(ctx context.Context, messageID string) (done Redriven, err error) {
+func (w *Worker) Redrive(ctx context.Context, messageID string) (Redriven, error) {
+	return w.redrive(ctx, messageID, nil)
+}
+
+// RedriveOld is Redrive for dead letters of which the caller knows that they were not applied, however old they are.
+func (w *Worker) RedriveOld(ctx context.Context, messageID string) (Redriven, error) {
+	return w.redrive(ctx, messageID, amqp.Table{HeaderAcceptOld: true})
+}
+
+func (w *Worker) redrive(ctx context.Context, messageID string, more amqp.Table) (done Redriven, err error) {
 	until := time.Now().Add(deadFor)
 	err = w.browse(ctx, func(b *browser) error {
 		for time.Now().Before(until) {
@@ -87,7 +96,7 @@ func (w *Worker) Redrive(ctx context.Context, messageID string) (done Redriven, 
 				b.keep(d)
 				continue
 			}
-			if err := b.sendBack(ctx, d); err != nil {
+			if err := b.sendBack(ctx, d, more); err != nil {
 				return err
 			}
 			done.Redriven++
@@ -175,8 +184,8 @@ func (b *browser) ahead() (int, error) {
 
 func (b *browser) keep(d amqp.Delivery) { b.kept = d.DeliveryTag }
 
-func (b *browser) sendBack(ctx context.Context, d amqp.Delivery) error {
-	if err := b.link.publish(ctx, b.w.queue.Queue, copyOf(d, nil)); err != nil {
+func (b *browser) sendBack(ctx context.Context, d amqp.Delivery, more amqp.Table) error {
+	if err := b.link.publish(ctx, b.w.queue.Queue, copyOf(d, more)); err != nil {
 		return err
 	}
 	if err := b.link.ch.Ack(d.DeliveryTag, false); err != nil {

@@ -16,6 +16,9 @@ const (
 	// HeaderBlockedBy is the message id of the dead letter that this one only follows: an earlier event of its aggregate.
 	HeaderBlockedBy = "blocked_by"
 
+	// HeaderAcceptOld lets a message pass that is older than the inbox remembers: a person has said that it was not applied.
+	HeaderAcceptOld = "x-accept-old"
+
 	// headerWaitsFor is the version that a message in a retry queue waited for; absent when it waited for none.
 	headerWaitsFor = "x-waits-for"
 )
@@ -44,6 +47,7 @@ const (
 	codePanicked    = "handler_panicked"
 	codeTimeout     = "handler_timeout"
 	codeBlocked     = "blocked"
+	codeForgotten   = "older_than_inbox"
 )
 
 // copyOf is the message for another queue: the same body and properties, and headers with some more.
@@ -79,7 +83,7 @@ func copyOf(d amqp.Delivery, more amqp.Table) amqp.Publishing {
 func brokers(header string) bool {
 	switch header {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
-		HeaderAttempts, HeaderError, HeaderFailedAt, HeaderBlockedBy, headerWaitsFor:
+		HeaderAttempts, HeaderError, HeaderFailedAt, HeaderBlockedBy, HeaderAcceptOld, headerWaitsFor:
 		return true
 	}
 	return strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")

@@ -23,6 +23,8 @@ type message struct {
 	waitsFor uint64    // the version it waited for when it went to the retry queue, or 0
 	since    time.Time // when it began to wait in memory, or zero
 	unknown  bool      // an earlier try may have committed
+
+	acceptOld bool // a person has said that it was not applied
 }
 
 // key names the aggregate; order is kept per key.
@@ -68,8 +70,9 @@ func read(d amqp.Delivery) (*message, *problem) {
 	if !json.Valid(d.Body) {
 		return nil, &problem{code: codeNotJSON}
 	}
+	acceptOld, _ := d.Headers[HeaderAcceptOld].(bool)
 	return &message{
-		delivery: d, event: event, hash: inbox.Hash(d.Body),
+		acceptOld: acceptOld, delivery: d, event: event, hash: inbox.Hash(d.Body),
 		attempts: attemptsOf(d), waitsFor: uint64(max(0, integer(d.Headers[headerWaitsFor]))),
 	}, nil
 }

@@ -20,6 +20,7 @@ type metrics struct {
 	messages *prometheus.CounterVec
 	handle   prometheus.Histogram
 	endToEnd prometheus.Histogram
+	pruned   prometheus.Counter
 	totals   map[string]*atomic.Uint64 // the same counts for /stats, which a counter cannot be asked for
 }
 
@@ -39,6 +40,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Help:    "Time from the event's creation, by the writer's clock, to the commit of its effect, by the worker's.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20), // to 9 min
 		}),
+		pruned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tailbox_worker_inbox_pruned_total",
+			Help: "Inbox rows deleted because they were older than the retention.",
+		}),
 		totals: map[string]*atomic.Uint64{},
 	}
 	for _, outcome := range []string{outcomeApplied, outcomeDuplicate, outcomeRetried, outcomeDead} {
@@ -48,7 +53,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.messages, m.handle, m.endToEnd} {
+	for _, c := range []prometheus.Collector{m.messages, m.handle, m.endToEnd, m.pruned} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

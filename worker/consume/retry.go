@@ -28,6 +28,9 @@ func (sh *shard) again(ctx context.Context, m *message, why problem, missing uin
 	if missing != 0 {
 		more[headerWaitsFor] = int64(missing)
 	}
+	if m.acceptOld {
+		more[HeaderAcceptOld] = true
+	}
 	delay := delayAfter(attempts)
 	if sh.handOver(ctx, m.delivery, sh.w.queue.RetryQueue(delay), more, outcomeRetried) {
 		sh.w.log.Warn("sent to the retry queue", append(fieldsOf(m),

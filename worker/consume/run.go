@@ -43,6 +43,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watchDatabase(ctx) })
+	watching.Go(func() { w.pruneInbox(ctx) })
 	defer watching.Wait()
 	defer w.status.set(StateStopped, "")
 

@@ -82,6 +82,8 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 		sh.again(ctx, m, v.problem, 0)
 	case permanent:
 		sh.bury(ctx, m.delivery, v.problem)
+	case forgotten: // it blocks nothing: it was most likely applied, and those after it, too
+		sh.sendDead(ctx, m.delivery, v.problem, m.attempts, nil)
 	case blocked:
 		sh.followToDead(ctx, m, v)
 	case stalled:

@@ -76,6 +76,12 @@ func TestOneOfManyConcurrentTransactionsRecordsAMessage(t *testing.T) {
 	}
 }
 
+// deadlocked tells whether trying again is all that is needed.
+func deadlocked(err error) bool {
+	code := ops.MySQLCode(err)
+	return code == 1213 || code == 1020
+}
+
 // recordOnce tells whether it came through: a deadlock has to be tried again, as the consumer does.
 func recordOnce(t *testing.T, db *sql.DB, level sql.IsolationLevel, id string, first *atomic.Int32) bool {
 	tx, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: level})
@@ -90,7 +96,7 @@ func recordOnce(t *testing.T, db *sql.DB, level sql.IsolationLevel, id string, f
 		return true
 	}
 	seen, err := record(t, tx, "customers", id, "{}")
-	if code := ops.MySQLCode(err); code == 1213 || code == 1020 {
+	if deadlocked(err) {
 		return false
 	}
 	if err != nil {
