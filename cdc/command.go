@@ -16,13 +16,17 @@ import (
 type commandLine struct {
 	Config
 
-	Run     struct{} `cmd:"" default:"1" help:"Relay. This is what cdc does when it is given no command."`
+	Run    struct{} `cmd:"" default:"1" help:"Relay. This is what cdc does when it is given no command."`
+	Doctor struct {
+		JSON bool `name:"json" help:"Print one JSON document instead of a line for each check."`
+	} `cmd:"" help:"Check the source, the user's rights, the tables, the checkpoint and the broker, and print what mends what is wrong. Changes nothing; exits with 1 when a check fails."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
 // Names of the commands, as they are given.
 const (
 	commandRun     = "run"
+	commandDoctor  = "doctor"
 	commandVersion = "version"
 )
 
@@ -52,6 +56,8 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	switch given {
+	case commandDoctor:
+		return doctor(ctx, line.Config, line.Doctor.JSON, out)
 	case commandVersion:
 		_, err := fmt.Fprintln(out, version())
 		return err

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -20,6 +21,7 @@ type Config struct {
 	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. The replica connection is derived from it; tls=true encrypts both."`
 	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts. Several URLs with commas between them are the nodes of one cluster, tried in turn."`
 	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
+	ServerID   int        `name:"server-id" env:"SERVER_ID" default:"0" help:"Number of this process among the replicas of the source; no other replica may have it. 0 draws one at random."`
 	Outbox     string     `name:"outbox-table" env:"OUTBOX_TABLE" default:"outbox" help:"Table whose inserts are published: name, or database.name."`
 	Exchange   string     `name:"exchange" env:"EXCHANGE" default:"outbox.events" help:"Exchange to publish to, with braces as in ROUTING_KEY. One of a fixed name is declared as a durable topic exchange if it is missing."`
 	RoutingKey string     `name:"routing-key" env:"ROUTING_KEY" default:"{aggregate_type}.{type}" help:"Routing key of each event; braces enclose id, aggregate_type, aggregate_id, aggregate_version, type, created_at or header.NAME."`
@@ -72,6 +74,9 @@ func (c *Config) validate() error {
 	}
 	if c.Window > maxWindow {
 		errs = append(errs, fmt.Errorf("WINDOW: %d is more than %d, which no broker answers faster for", c.Window, maxWindow))
+	}
+	if c.ServerID < 0 || c.ServerID > math.MaxUint32 {
+		errs = append(errs, fmt.Errorf("SERVER_ID: %d is not a number from 0 to %d", c.ServerID, uint32(math.MaxUint32)))
 	}
 	if c.RelayName == "" || len(c.RelayName) > 64 {
 		errs = append(errs, errors.New("RELAY_NAME: a name of 1 to 64 bytes is needed"))

@@ -94,7 +94,7 @@ func run(ctx context.Context, cfg Config) error {
 			if err := migrate(ctx, cfg, log); err != nil {
 				return err
 			}
-			if err := preflight(ctx, reader, log); err != nil {
+			if err := preflight(ctx, cfg, reader, source, log); err != nil {
 				return err
 			}
 			defer members.begin(ctx)()

@@ -2,27 +2,28 @@ package main
 
 import (
 	"context"
-	"errors"
+	"database/sql"
 	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tailbox/cdc/binlog"
+	"tailbox/cdc/relay"
 	"tailbox/deploy/ops"
 )
 
-// preflight waits until the source can be reached, and ends the process when its settings, the user's rights or the table
-// are not fit: no wait mends them.
-func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) error {
+// preflight waits until the source can be reached, and ends the process when its settings, the user's rights or a table is
+// not fit: no wait mends them. What is not right and can be lived with is logged.
+func preflight(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.DB, log *zap.Logger) error {
 	for {
-		err := reader.Preflight(ctx)
-		if err == nil {
-			warn(ctx, reader, log)
-			return nil
+		checks, err := preflightChecks(ctx, cfg, reader, db)
+		if found := relay.Fatal(checks); len(found) > 0 {
+			return fmt.Errorf("%w: the source is not fit:\n%w", ops.ErrBadConfig, found)
 		}
-		if findings := (binlog.Findings)(nil); errors.As(err, &findings) {
-			return fmt.Errorf("%w: the source is not fit:\n%w", ops.ErrBadConfig, findings)
+		if err == nil {
+			warn(checks, log)
+			return nil
 		}
 		log.Warn("the source is out of reach, trying again", zap.Error(err))
 		select {
@@ -33,13 +34,24 @@ func preflight(ctx context.Context, reader *binlog.Reader, log *zap.Logger) erro
 	}
 }
 
-// warn logs what is not right and can be lived with.
-func warn(ctx context.Context, reader *binlog.Reader, log *zap.Logger) {
-	findings, err := reader.Warnings(ctx)
-	if err != nil {
-		return // the server is gone again: the relay itself will find out
+// preflightChecks are those that have to pass before the relay starts.
+func preflightChecks(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.DB) ([]relay.Check, error) {
+	checks, err := reader.Checks(ctx)
+	if err != nil || len(relay.Fatal(checks)) > 0 {
+		return checks, err
 	}
-	for _, finding := range findings {
-		log.Warn("the source is not as safe as it could be", zap.String("problem", finding.Problem), zap.String("mend", finding.Mend))
+	server, err := cfg.database()
+	if err != nil {
+		return checks, err
+	}
+	rights, err := checkRights(ctx, db, server.User)
+	return append(checks, rights...), err
+}
+
+func warn(checks []relay.Check, log *zap.Logger) {
+	for _, check := range checks {
+		if check.Level != relay.CheckOK {
+			log.Warn("the source is not as safe as it could be", zap.String("check", check.Name), zap.String("problem", check.Found), zap.String("mend", check.Mend))
+		}
 	}
 }

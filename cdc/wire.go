@@ -27,6 +27,7 @@ func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader,
 		Server: server, DB: db, Outbox: outbox,
 		Own:   own,
 		Start: binlog.Start(cfg.Start), Fence: store.Fence,
+		Name: store.Holder(), ServerID: uint32(cfg.ServerID),
 	}), nil
 }
 

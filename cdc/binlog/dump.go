@@ -30,7 +30,7 @@ const (
 func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliver func(relay.Row) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	links := &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout}}
+	links := newDialer()
 	h := newHandler(ctx, r, s, from, deliver)
 	syncer, err := r.syncer(s, links, h)
 	if err != nil {
@@ -56,16 +56,27 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 }
 
 func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.BinlogSyncer, error) {
-	server := r.cfg.Server
-	host, port, err := address(server.Net, server.Addr)
+	cfg, err := r.replica(s, links)
 	if err != nil {
 		return nil, err
 	}
-	cfg := replication.BinlogSyncerConfig{
+	cfg.RowsEventDecodeFunc, cfg.SynchronousEventHandler = h.decodeRows, h
+	return replication.NewBinlogSyncer(cfg), nil
+}
+
+// replica is how this process presents itself to the server.
+func (r *Reader) replica(s *server, links *dialer) (cfg replication.BinlogSyncerConfig, err error) {
+	server := r.cfg.Server
+	host, port, err := address(server.Net, server.Addr)
+	if err != nil {
+		return cfg, err
+	}
+	cfg = replication.BinlogSyncerConfig{
 		ServerID:         r.serverID,
 		Flavor:           s.flavor,
 		Host:             host,
 		Port:             port,
+		Localhost:        r.cfg.Name,
 		User:             server.User,
 		Password:         server.Passwd,
 		TLSConfig:        server.TLS,
@@ -80,8 +91,6 @@ func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.Binl
 		// A payload column of MySQL's JSON type is rendered as the server itself would.
 		RenderJSONAsMySQLText:     true,
 		PayloadDecoderConcurrency: 1,
-		RowsEventDecodeFunc:       h.decodeRows,
-		SynchronousEventHandler:   h,
 		// The server gives up on a reader that is held back for longer than this.
 		Option: func(c *client.Conn) error {
 			_, err := c.Execute("SET SESSION net_write_timeout = 600")
@@ -91,24 +100,22 @@ func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.Binl
 	if server.AllowFallbackToPlaintext {
 		cfg.TLSConfig = nil
 	}
-	return replication.NewBinlogSyncer(cfg), nil
+	return cfg, nil
 }
 
-// startSync asks for the dump. A malformed answer makes go-mysql panic in this goroutine.
-func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position) (stream *replication.BinlogStreamer, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = errors.New("start the dump: the server's answer is malformed")
-		}
-	}()
+// startSync asks for the dump.
+func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position) (*replication.BinlogStreamer, error) {
 	if !s.gtid {
-		return syncer.StartSync(mysql.Position{Name: from.File, Pos: uint32(from.Pos)})
+		return started(func() (*replication.BinlogStreamer, error) {
+			return syncer.StartSync(mysql.Position{Name: from.File, Pos: uint32(from.Pos)})
+		})
 	}
 	set, err := parseGTIDSet(s.flavor, from.GTIDSet)
 	if err != nil {
 		return nil, relay.Haltf(relay.CheckpointBad, "the checkpoint's GTID set cannot be read: %w", err)
 	}
-	return syncer.StartSyncGTID(set.set) // the syncer keeps and changes the set: it is ours alone
+	// The syncer keeps and changes the set: it is ours alone.
+	return started(func() (*replication.BinlogStreamer, error) { return syncer.StartSyncGTID(set.set) })
 }
 
 // shut ends the syncer. Its Close would dial the server again to kill the dump thread; with its links cut it returns at
@@ -124,6 +131,10 @@ type dialer struct {
 	mu     sync.Mutex
 	conns  []net.Conn
 	closed bool
+}
+
+func newDialer() *dialer {
+	return &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout}}
 }
 
 // DialContext is a client.Dialer.

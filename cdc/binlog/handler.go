@@ -38,13 +38,31 @@ type transaction struct {
 	gtid       gtid
 	name       string // as messages carry it
 	at         time.Time
-	exact      bool // at is to the microsecond
-	begun      bool // BEGIN was seen, or stands for itself: statements in it do not end it
-	standalone bool // MariaDB: one event is the whole group
+	exact      bool      // at is to the microsecond
+	placed     time.Time // at, for the place behind it: see placedAt
+	begun      bool      // BEGIN was seen, or stands for itself: statements in it do not end it
+	standalone bool      // MariaDB: one event is the whole group
 	xa         bool
 	foreign    bool // touched a table that is not the relay's own
 	touched    bool
 	rows       int // of the outbox, delivered or skipped
+}
+
+// placedAt is when the transaction was committed, for the place behind it, from which a repair works out what may be missing:
+// where several times are told it is the earliest. A replica tells its own time and that of the server where the commit was
+// made first; a session of MariaDB can tell any time (SET timestamp), but what is read by now was not committed later.
+func (t *transaction) placedAt() time.Time {
+	if t.placed.IsZero() {
+		return t.placed
+	}
+	return earliest(t.placed, time.Now()).UTC().Truncate(time.Microsecond)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, deliver func(relay.Row) error) *handler {
@@ -153,7 +171,11 @@ func (h *handler) beginMySQL(header *replication.EventHeader, e *replication.GTI
 	if e.ImmediateCommitTimestamp > 0 {
 		at, exact = e.ImmediateCommitTime(), true
 	}
-	h.begin(header, transaction{gtid: g, at: at, exact: exact})
+	placed := at
+	if e.OriginalCommitTimestamp > 0 {
+		placed = earliest(at, e.OriginalCommitTime())
+	}
+	h.begin(header, transaction{gtid: g, at: at, exact: exact, placed: placed})
 	return nil
 }
 
@@ -164,6 +186,7 @@ func (h *handler) beginMariaDB(header *replication.EventHeader, e *replication.M
 	h.begin(header, transaction{
 		gtid:       gtid{maria: e.GTID},
 		at:         time.Unix(int64(header.Timestamp), 0),
+		placed:     time.Unix(int64(header.Timestamp), 0),
 		begun:      !e.IsStandalone(),
 		standalone: e.IsStandalone(),
 		xa:         e.Flags&mariaPreparedXA != 0,
@@ -229,7 +252,7 @@ func (h *handler) end() { h.endAt(h.pos) }
 
 func (h *handler) endAt(pos uint64) {
 	foreign := h.txn.foreign || !h.txn.touched
-	h.reader.ledger.ended(h.txn.gtid, h.file, pos, h.txn.at, foreign)
+	h.reader.ledger.ended(h.txn.gtid, h.file, pos, h.txn.placedAt(), foreign)
 	if h.skip > 0 && (h.skipTxn == "" || h.skipTxn == h.txn.name) {
 		h.skip = 0
 	}

@@ -27,9 +27,10 @@ type state struct {
 	ends   []end // of the transactions behind it
 	read   place // behind the last transaction that was read whole
 	readAt time.Time
-	rows   uint64 // Seq of the last row delivered
-	first  uint64 // Seq of the last row before the first base: no place exists before it is confirmed
-	open   string // GTID of the transaction that is being read, or was when the stream broke
+	late   time.Duration // the longest time from the creation of a row to its commit, of those delivered and before
+	rows   uint64        // Seq of the last row delivered
+	first  uint64        // Seq of the last row before the first base: no place exists before it is confirmed
+	open   string        // GTID of the transaction that is being read, or was when the stream broke
 	start  *relay.Position
 }
 
@@ -38,9 +39,10 @@ type place struct {
 	set    gtidSet
 	file   string
 	pos    uint64
-	seq    uint64 // of the last row before it
-	skip   uint64 // rows of the transaction behind it that are not counted in seq, being confirmed by an earlier process
-	passed uint64 // transactions of others before it
+	seq    uint64    // of the last row before it
+	skip   uint64    // rows of the transaction behind it that are not counted in seq, being confirmed by an earlier process
+	passed uint64    // transactions of others before it
+	at     time.Time // when the last transaction before it was committed
 }
 
 // end is where one transaction with outbox rows, and those without that follow it, ended.
@@ -51,6 +53,7 @@ type end struct {
 	file   string
 	pos    uint64
 	passed uint64
+	at     time.Time
 }
 
 func newLedger() *ledger { return &ledger{} }
@@ -85,7 +88,7 @@ func (l *ledger) settle(from relay.Position) error {
 }
 
 func (l *ledger) place(from relay.Position) error {
-	l.base = place{file: from.File, pos: from.Pos, seq: l.rows, skip: from.SkipRows}
+	l.base = place{file: from.File, pos: from.Pos, seq: l.rows, skip: from.SkipRows, at: from.CommittedAt}
 	if from.GTID {
 		set, err := parseGTIDSet(from.Flavor, from.GTIDSet)
 		if err != nil {
@@ -94,6 +97,7 @@ func (l *ledger) place(from relay.Position) error {
 		l.base.set = set
 	}
 	l.server, l.flavor, l.gtid = from.ServerUUID, from.Flavor, from.GTID
+	l.late = max(l.late, from.Late)
 	l.read, l.ends, l.known = l.base.copy(), nil, true
 	return nil
 }
@@ -127,7 +131,8 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 // position is the place behind row seq, where p is the last whole transaction's end at or before it and next the GTID of
 // the transaction behind p.
 func (l *ledger) position(p place, seq uint64, next string) relay.Position {
-	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.file, Pos: p.pos}
+	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.file, Pos: p.pos,
+		CommittedAt: p.at, Late: l.late}
 	if skip := seq - p.seq + p.skip; skip > 0 {
 		at.SkipRows, at.SkipGTID = skip, next
 	}
@@ -143,7 +148,7 @@ func (l *ledger) transaction(name string) {
 	partly := l.rows > l.read.seq || l.read.skip > 0
 	if partly && l.open != "" && l.open != name {
 		if l.rows > l.lastEnd() {
-			l.ends = append(l.ends, end{last: l.rows, name: l.open, file: l.read.file, pos: l.read.pos, passed: l.read.passed})
+			l.ends = append(l.ends, end{last: l.rows, name: l.open, file: l.read.file, pos: l.read.pos, passed: l.read.passed, at: l.read.at})
 		} else if len(l.ends) == 0 {
 			l.base.skip = 0
 		}
@@ -152,15 +157,17 @@ func (l *ledger) transaction(name string) {
 	l.open = name
 }
 
-// row numbers the next row.
-func (l *ledger) row() uint64 {
+// row numbers the next row, which was created that long before its commit.
+func (l *ledger) row(late time.Duration) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rows++
+	l.late = max(l.late, late.Truncate(time.Microsecond))
 	return l.rows
 }
 
-// ended notes that a whole transaction was read, up to pos in file. foreign says that it is not the relay's own.
+// ended notes that a whole transaction was read, committed at that time if it is known, up to pos in file. foreign says
+// that it is not the relay's own.
 func (l *ledger) ended(g gtid, file string, pos uint64, at time.Time, foreign bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,19 +178,19 @@ func (l *ledger) ended(g gtid, file string, pos uint64, at time.Time, foreign bo
 		l.read.passed++
 	}
 	if !at.IsZero() {
-		l.readAt = at
+		l.readAt, l.read.at = at, at
 	}
 	l.open = ""
 
 	switch {
 	case l.rows > l.lastEnd():
-		l.ends = append(l.ends, end{last: l.rows, name: g.String(), gtids: one, file: file, pos: pos, passed: l.read.passed})
+		l.ends = append(l.ends, end{last: l.rows, name: g.String(), gtids: one, file: file, pos: pos, passed: l.read.passed, at: l.read.at})
 	case len(l.ends) > 0:
 		e := &l.ends[len(l.ends)-1]
-		e.gtids, e.file, e.pos, e.passed = join(e.gtids, g), file, pos, l.read.passed
+		e.gtids, e.file, e.pos, e.passed, e.at = join(e.gtids, g), file, pos, l.read.passed, l.read.at
 	default:
 		l.base.set.add(one)
-		l.base.file, l.base.pos, l.base.skip, l.base.passed = file, pos, 0, l.read.passed
+		l.base.file, l.base.pos, l.base.skip, l.base.passed, l.base.at = file, pos, 0, l.read.passed, l.read.at
 	}
 }
 
@@ -207,7 +214,7 @@ func (l *ledger) confirmed(seq uint64) (relay.Position, uint64, bool) {
 	for len(l.ends) > 0 && l.ends[0].last <= seq {
 		e := l.ends[0]
 		l.base.set.add(e.gtids)
-		l.base.file, l.base.pos, l.base.seq, l.base.skip, l.base.passed = e.file, e.pos, e.last, 0, e.passed
+		l.base.file, l.base.pos, l.base.seq, l.base.skip, l.base.passed, l.base.at = e.file, e.pos, e.last, 0, e.passed, e.at
 		l.ends = l.ends[1:]
 	}
 	if seq < l.base.seq {

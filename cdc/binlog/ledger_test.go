@@ -77,7 +77,7 @@ func walk(t *rapid.T, l *ledger, flavor string, groups []group, first, skip int)
 			rows -= skip
 		}
 		for range rows {
-			require.Equal(t, uint64(delivered+1), l.row())
+			require.Equal(t, uint64(delivered+1), l.row(0))
 			delivered++
 			check(i)
 			if first == 0 && rapid.IntRange(0, 20).Draw(t, "crash") == 0 {
@@ -85,7 +85,7 @@ func walk(t *rapid.T, l *ledger, flavor string, groups []group, first, skip int)
 				return
 			}
 		}
-		l.ended(g.gtid, "f", end64(i), time.Now(), true)
+		l.ended(g.gtid, "f", end64(i), time64(i), true)
 		check(i + 1)
 	}
 }
@@ -107,6 +107,8 @@ func crash(t *rapid.T, l *ledger, flavor string, groups []group, confirmed int) 
 
 func end64(group int) uint64 { return 4 + 100*uint64(group+1) }
 
+func time64(group int) time.Time { return time.Unix(1_800_000_000+int64(group), 0).UTC() }
+
 // naive works a place out: behind the groups whose rows are all confirmed and which are read whole, and the rows of the next.
 func naive(flavor string, groups []group, first, skip, confirmed, read int) relay.Position {
 	at := relay.Position{Flavor: flavor, ServerUUID: "u", GTID: true, File: "f", Pos: 4}
@@ -116,7 +118,7 @@ func naive(flavor string, groups []group, first, skip, confirmed, read int) rela
 		if passed >= first {
 			left -= groups[passed].rows
 		}
-		at.Pos = end64(passed)
+		at.Pos, at.CommittedAt = end64(passed), time64(passed)
 		passed++
 	}
 	set := mysql.NewMysqlGTIDSet()
@@ -152,7 +154,7 @@ func TestAMillionTransactionsWithoutRowsCostOneEntry(t *testing.T) {
 	require.NoError(t, err)
 	source := uuid.MustParse("00000000-0000-0000-0000-00000000000a")
 	l.transaction("")
-	l.row() // one row that stays unconfirmed
+	l.row(0) // one row that stays unconfirmed
 	for n := range int64(1_000_000) {
 		l.ended(gtid{source: source, first: n + 2, last: n + 2}, "f", uint64(n+5), time.Time{}, true)
 	}
@@ -175,16 +177,16 @@ func TestRowsBehindAPlaceBelongToTheirTransactionAlone(t *testing.T) {
 	require.NoError(t, err)
 
 	l.transaction(source + ":12")
-	l.row()
+	l.row(0)
 	at, _, _ := l.confirmed(1)
 	require.Equal(t, source+":1-10", at.GTIDSet)
 	require.Equal(t, uint64(1), at.SkipRows)
 	require.Equal(t, source+":12", at.SkipGTID)
 
 	// The stream breaks inside it, and yet another comes first.
-	l.row()
+	l.row(0)
 	l.transaction(source + ":13")
-	l.row()
+	l.row(0)
 	at, _, _ = l.confirmed(1)
 	require.Equal(t, source+":12", at.SkipGTID, "one row of that transaction is confirmed")
 	require.Equal(t, uint64(1), at.SkipRows)
@@ -194,4 +196,37 @@ func TestRowsBehindAPlaceBelongToTheirTransactionAlone(t *testing.T) {
 	at, _, _ = l.confirmed(3)
 	require.Equal(t, source+":13", at.SkipGTID)
 	require.Equal(t, uint64(1), at.SkipRows)
+}
+
+// TestAPlaceKnowsWhenWhatIsBeforeItWasCommitted: what a repair goes by. A transaction that is read and not confirmed does not
+// count, and neither does a change of files, which has no time.
+func TestAPlaceKnowsWhenWhatIsBeforeItWasCommitted(t *testing.T) {
+	t.Parallel()
+	const source = "00000000-0000-0000-0000-00000000000a"
+	began := time64(0)
+	l := newLedger()
+	l.begin(relay.Position{Flavor: mySQL, GTID: true, GTIDSet: source + ":1", File: "f", Pos: 4, CommittedAt: began, Late: time.Minute})
+	_, err := l.resume(&server{flavor: mySQL, gtid: true})
+	require.NoError(t, err)
+	check := func(confirmed uint64, at time.Time, late time.Duration) {
+		t.Helper()
+		place, _, ok := l.confirmed(confirmed)
+		require.True(t, ok)
+		require.Equal(t, at, place.CommittedAt)
+		require.Equal(t, late, place.Late)
+	}
+	id := func(n int64) gtid { return gtid{source: uuid.MustParse(source), first: n, last: n} }
+	check(0, began, time.Minute)
+	l.transaction(source + ":2")
+	l.row(time.Second)
+	l.row(time.Hour)
+	l.ended(id(2), "f", 100, time64(1), true)
+	check(0, began, time.Hour)
+	check(1, began, time.Hour)
+	l.ended(id(3), "f", 200, time64(2), true)
+	l.rotated("g")
+	check(1, began, time.Hour)
+	check(2, time64(2), time.Hour)
+	l.ended(id(4), "g", 300, time64(1), true) // by a clock that was set back
+	check(2, time64(1), time.Hour)
 }

@@ -5,112 +5,163 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
-	"tailbox/cdc/outbox"
 	"tailbox/cdc/relay"
 )
 
-// Finding is one thing about the server that keeps the relay from reading it safely.
-type Finding struct {
-	Problem string       // what is wrong, with the setting and its value
-	Mend    string       // the statement or setting that mends it
-	Reason  relay.Reason // for the state, when it is found while running
-}
-
-func (f Finding) String() string { return f.Problem + "; to mend it: " + f.Mend }
-
-// Findings are all that preflight found. It is the error of Preflight.
-type Findings []Finding
-
-func (f Findings) Error() string {
-	lines := make([]string, len(f))
-	for i, finding := range f {
-		lines[i] = finding.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-func (f Findings) halt() error { return &relay.Halt{Reason: f[0].Reason, Err: f} }
-
-// Preflight connects once and returns Findings when the server, the user or the table is not fit, another error when the
-// server cannot be reached, and nil when all is well. A refused login is a finding too.
-func (r *Reader) Preflight(ctx context.Context) error {
-	server, err := r.inspect(ctx)
-	if refused := loginFinding(err); refused != nil {
-		return Findings{*refused}
+// Checks looks at all that the relay needs of the source: the server's settings, the user's rights, the table. Where a
+// server refuses the login, that is the only check. An error says that the server cannot be reached.
+func (r *Reader) Checks(ctx context.Context) ([]relay.Check, error) {
+	server, err := r.inspect(ctx, r.cfg.DB)
+	if refused := loginCheck(err); refused != nil {
+		return []relay.Check{*refused}, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if findings := server.findings(r.cfg); len(findings) > 0 {
-		return findings
+	checks := list{{Name: "source", Level: relay.CheckOK, Found: "is " + server.flavor + " " + server.version}}
+	checks = append(checks, server.checks(r.cfg)...)
+	checks = append(checks, r.checkServerID(ctx, server, r.cfg.DB))
+	if server.logged() {
+		checks = append(checks, r.checkDump(ctx, server))
 	}
-	return nil
+	return checks, nil
 }
 
-// findings compares what the server said with what the relay needs.
-func (s *server) findings(cfg Config) (found Findings) {
-	add := func(reason relay.Reason, problem, mend string) {
-		found = append(found, Finding{Problem: problem, Mend: mend, Reason: reason})
-	}
+// list gathers checks.
+type list []relay.Check
 
-	// The binlog: written, as whole rows, with column names.
+func (l *list) ok(name, found string) {
+	*l = append(*l, relay.Check{Name: name, Level: relay.CheckOK, Found: found})
+}
+
+func (l *list) warn(name, found, mend string) {
+	*l = append(*l, relay.Check{Name: name, Level: relay.CheckWarn, Found: found, Mend: mend})
+}
+
+func (l *list) fail(reason relay.Reason, name, found, mend string) {
+	*l = append(*l, relay.Check{Name: name, Level: relay.CheckFail, Found: found, Mend: mend, Reason: reason})
+}
+
+// checks compares what the server said with what the relay needs.
+func (s *server) checks(cfg Config) []relay.Check {
+	var checks list
+	s.checkBinlog(&checks)
+	s.checkFilters(&checks, cfg)
+	s.checkDurability(&checks)
+	s.checkRetention(&checks)
+	s.checkReadOnly(&checks)
+	s.checkRights(&checks, cfg)
+	s.checkTable(&checks, cfg)
+	return checks
+}
+
+func (s *server) logged() bool { return s.variables["log_bin"] == "ON" && s.dumpError == nil }
+
+// checkBinlog: written, as whole rows, with column names, by transactions that have a name on every server.
+func (s *server) checkBinlog(checks *list) {
 	if s.variables["log_bin"] != "ON" {
-		add(relay.NotRowLogged, "log_bin is OFF: the server writes no binlog",
+		checks.fail(relay.NotRowLogged, "log_bin", "log_bin is OFF: the server writes no binlog",
 			"start the server with --log-bin (in [mysqld]: log_bin=binlog)")
 	}
 	for _, v := range []struct{ name, want string }{
 		{"binlog_format", "ROW"}, {"binlog_row_image", "FULL"}, {"binlog_row_metadata", "FULL"},
 	} {
 		value, known := s.variables[v.name]
-		if !known && v.name == "binlog_format" {
-			continue // a server that has no other format has no variable for it
-		}
-		if !strings.EqualFold(value, v.want) {
-			add(relay.NotRowLogged, fmt.Sprintf("%s is %s, the relay needs %s", v.name, value, v.want), s.setGlobal(v.name, v.want))
+		switch {
+		case !known && v.name == "binlog_format": // a server that has no other format has no variable for it
+		case strings.EqualFold(value, v.want):
+			checks.ok(v.name, "is "+v.want)
+		default:
+			checks.fail(relay.NotRowLogged, v.name, fmt.Sprintf("%s is %s, the relay needs %s", v.name, value, v.want), s.setGlobal(v.name, v.want))
 		}
 	}
-
-	// The user's rights.
-	if s.dumpError != nil && s.variables["log_bin"] == "ON" {
-		add(relay.NotRowLogged, "the user may not read the binlog ("+serverMessage(s.dumpError)+")",
-			fmt.Sprintf("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '%s'@'...'", cfg.Server.User))
-	}
-
-	// The table.
 	switch {
-	case len(s.columns) == 0:
-		add(relay.SchemaMismatch, fmt.Sprintf("the table %s does not exist, or the user may not see it", cfg.Outbox),
-			fmt.Sprintf("apply the migrations (start the api with MIGRATE=true), or GRANT SELECT ON %s TO '%s'@'...'", cfg.Outbox, cfg.Server.User))
-	case !strings.EqualFold(s.engine, "InnoDB"):
-		add(relay.SchemaMismatch, fmt.Sprintf("the table %s has the engine %s, which has no transactions", cfg.Outbox, s.engine),
-			fmt.Sprintf("ALTER TABLE %s ENGINE=InnoDB", cfg.Outbox))
+	case s.gtid:
+		checks.ok("gtid", "transactions have GTIDs: the relay can go on at another server")
 	default:
-		if _, err := outbox.NewMapping(s.columns); err != nil {
-			add(relay.SchemaMismatch, err.Error(), "add the column to the table, or set OUTBOX_TABLE to the right one")
-		}
+		checks.warn("gtid", fmt.Sprintf("gtid_mode is %s: the relay halts when it finds another server", s.variables["gtid_mode"]),
+			"SET PERSIST enforce_gtid_consistency=ON, then SET PERSIST gtid_mode=OFF_PERMISSIVE, ON_PERMISSIVE and ON, one after the other")
 	}
-	return found
 }
 
-// Warnings are settings under which a crash of the server's machine can take back what was published already.
-func (r *Reader) Warnings(ctx context.Context) (Findings, error) {
-	s, err := r.inspect(ctx)
-	if err != nil {
-		return nil, err
+// checkFilters: nothing keeps the outbox out of the binlog.
+func (s *server) checkFilters(checks *list, cfg Config) {
+	named := func(databases string) bool {
+		for name := range strings.SplitSeq(databases, ",") {
+			if strings.EqualFold(strings.TrimSpace(name), cfg.Outbox.Schema) {
+				return true
+			}
+		}
+		return false
 	}
-	var found Findings
+	switch {
+	case s.doDB != "" && !named(s.doDB):
+		checks.fail(relay.NotRowLogged, "binlog_do_db", fmt.Sprintf("binlog_do_db is %s: changes of %s are not logged", s.doDB, cfg.Outbox.Schema),
+			fmt.Sprintf("start the server with --binlog-do-db=%s, too, or without binlog_do_db", cfg.Outbox.Schema))
+	case named(s.ignoreDB):
+		checks.fail(relay.NotRowLogged, "binlog_ignore_db", fmt.Sprintf("binlog_ignore_db is %s: changes of %s are not logged", s.ignoreDB, cfg.Outbox.Schema),
+			fmt.Sprintf("start the server without --binlog-ignore-db=%s", cfg.Outbox.Schema))
+	case s.replica && s.variables["log_replica_updates"] == "OFF":
+		checks.fail(relay.NotRowLogged, "log_replica_updates", "the server is a replica and log_replica_updates is OFF: what comes from its source is not logged",
+			"start the server with --log-slave-updates=ON, or point MYSQL_DSN at its source")
+	default:
+		checks.ok("binlog filters", "changes of "+cfg.Outbox.Schema+" are logged")
+	}
+}
+
+// checkDurability: what was published survives a crash of the server's machine.
+func (s *server) checkDurability(checks *list) {
 	for _, name := range []string{"sync_binlog", "innodb_flush_log_at_trx_commit"} {
 		if value := s.variables[name]; value != "1" {
-			found = append(found, Finding{
-				Problem: fmt.Sprintf("%s is %s: after a power failure the server may have lost transactions that were published", name, value),
-				Mend:    s.setGlobal(name, "1"),
-			})
+			checks.warn(name, fmt.Sprintf("%s is %s: after a power failure the server may have lost transactions that were published", name, value),
+				s.setGlobal(name, "1"))
+			continue
 		}
+		checks.ok(name, "is 1")
 	}
-	return found, nil
+}
+
+// leastRetention is how long a relay may be down, over a night, without a gap.
+const leastRetention = 24 * time.Hour
+
+func (s *server) checkRetention(checks *list) {
+	const name = "binlog_expire_logs_seconds"
+	keep := s.expiry()
+	switch {
+	case keep == 0:
+		checks.ok(name, "binlog files are not purged by age")
+	case keep < leastRetention:
+		checks.warn(name, fmt.Sprintf("binlog files are purged at the age of %s: a relay that is down for longer finds a gap", keep), s.setGlobal(name, "604800"))
+	default:
+		checks.ok(name, "binlog files are kept for "+keep.String())
+	}
+}
+
+func (s *server) checkReadOnly(checks *list) {
+	if on := s.variables["read_only"]; on == "ON" || on == "1" {
+		checks.fail("", "read_only", "the server is read-only: the checkpoint cannot be saved", "point MYSQL_DSN at the primary, or SET GLOBAL read_only=OFF")
+		return
+	}
+	checks.ok("read_only", "the server takes writes")
+}
+
+func (s *server) checkRights(checks *list, cfg Config) {
+	if s.variables["log_bin"] != "ON" {
+		return
+	}
+	if s.dumpError != nil {
+		checks.fail(relay.NotRowLogged, "rights", "the user may not read the binlog ("+serverMessage(s.dumpError)+")", grantReplication(cfg))
+		return
+	}
+	checks.ok("rights", "the user may ask for the binlog's files")
+}
+
+func grantReplication(cfg Config) string {
+	return fmt.Sprintf("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '%s'@'...'", cfg.Server.User)
 }
 
 // setGlobal is the statement that changes a variable for good, as the flavour spells it.
@@ -121,18 +172,19 @@ func (s *server) setGlobal(name, value string) string {
 	return fmt.Sprintf("SET PERSIST %s=%s", name, value)
 }
 
-// loginFinding tells a refused login, which no retry mends.
-func loginFinding(err error) *Finding {
+// loginCheck tells a refused login, which no retry mends.
+func loginCheck(err error) *relay.Check {
 	refused, ok := errors.AsType[*mysql.MySQLError](err)
 	if !ok {
 		return nil
 	}
 	switch refused.Number {
 	case 1044, 1045, 1049, 1698:
-		return &Finding{
-			Problem: "the server refuses the login (" + refused.Message + ")",
-			Mend:    "give the right user, password and database in MYSQL_DSN",
-			Reason:  relay.SchemaMismatch,
+		return &relay.Check{
+			Name: "login", Level: relay.CheckFail,
+			Found:  "the server refuses the login (" + refused.Message + ")",
+			Mend:   "give the right user, password and database in MYSQL_DSN",
+			Reason: relay.SchemaMismatch,
 		}
 	}
 	return nil

@@ -69,6 +69,11 @@ type Config struct {
 	Own []Table
 	// Start is where to begin without a checkpoint.
 	Start Start
+	// Name is what the server's list of its replicas shows for this process. It must be no other process's. Defaults to a
+	// random one.
+	Name string
+	// ServerID is the number that this process has among the server's replicas. 0, the default, stands for a random one.
+	ServerID uint32
 	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
 	// all that was in the binlog before it was called can be seen by a SELECT. Needed for StartSnapshot.
 	Fence func(ctx context.Context) error
@@ -87,9 +92,16 @@ type Reader struct {
 
 var _ relay.Source = (*Reader)(nil)
 
-// New returns a reader that is not connected. Its replica id is random, so that no two instances meet under one.
+// New returns a reader that is not connected.
 func New(cfg Config) *Reader {
-	return &Reader{cfg: cfg, serverID: randomServerID(), ledger: newLedger()}
+	if cfg.Name == "" {
+		cfg.Name = "tailbox-" + rand.Text()
+	}
+	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger()}
+	if r.serverID == 0 {
+		r.serverID = randomServerID()
+	}
+	return r
 }
 
 // ServerID is as which replica the reader connects.
@@ -110,12 +122,15 @@ func (r *Reader) Confirmed(seq uint64) (relay.Position, uint64, bool) { return r
 
 // Stream implements relay.Source.
 func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) error {
-	server, err := r.inspect(ctx)
+	server, err := r.inspect(ctx, r.cfg.DB)
 	if err != nil {
 		return err
 	}
-	if findings := server.findings(r.cfg); len(findings) > 0 {
-		return findings.halt()
+	if found := relay.Fatal(server.checks(r.cfg)); len(found) > 0 {
+		return found.Halt()
+	}
+	if err := r.claimServerID(ctx, server, r.cfg.DB); err != nil {
+		return err
 	}
 	if !r.ledger.placed() {
 		if err := r.start(ctx, server, deliver); err != nil {
@@ -126,7 +141,7 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 	if err != nil {
 		return err
 	}
-	if err := r.validate(ctx, server, from); err != nil {
+	if err := r.validate(ctx, server, from, behindPatience); err != nil {
 		return err
 	}
 	return r.dump(ctx, server, from, deliver)

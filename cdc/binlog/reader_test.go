@@ -301,17 +301,25 @@ func TestOwnCheckpointWritesAreNoProgress(t *testing.T) {
 func TestPreflightNamesTheSettingAndTheStatement(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	require.NoError(t, b.reader(binlog.StartLatest).Preflight(t.Context()))
+	preflight := func() error {
+		checks, err := b.reader(binlog.StartLatest).Checks(t.Context())
+		require.NoError(t, err)
+		if found := relay.Fatal(checks); len(found) > 0 {
+			return found
+		}
+		return nil
+	}
+	require.NoError(t, preflight())
 
 	b.exec("ALTER TABLE outbox DROP COLUMN type, RENAME COLUMN aggregate_id TO aggregateid")
-	err := b.reader(binlog.StartLatest).Preflight(t.Context())
-	var findings binlog.Findings
+	err := preflight()
+	var findings relay.Findings
 	require.ErrorAs(t, err, &findings)
 	require.Len(t, findings, 1)
 	require.ErrorContains(t, err, "lacks the column type")
 
 	b.exec("DROP TABLE outbox")
-	require.ErrorContains(t, b.reader(binlog.StartLatest).Preflight(t.Context()), "does not exist, or the user may not see it")
+	require.ErrorContains(t, preflight(), "does not exist, or the user may not see it")
 }
 
 func TestPreflightOfAUserWithoutRights(t *testing.T) {
@@ -328,7 +336,9 @@ func TestPreflightOfAUserWithoutRights(t *testing.T) {
 		server.User, server.Passwd = user, password
 		db := schematest.Open(t, server.FormatDSN())
 		r := binlog.New(binlog.Config{Server: server, DB: db, Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"}})
-		return r.Preflight(t.Context())
+		checks, err := r.Checks(t.Context())
+		require.NoError(t, err)
+		return relay.Fatal(checks)
 	}
 	require.ErrorContains(t, as("Secret-1"), "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")
 	require.ErrorContains(t, as("wrong"), "MYSQL_DSN")

@@ -40,7 +40,7 @@ func (h *handler) rows(e *replication.RowsEvent) error {
 		if err != nil {
 			return relay.Haltf(relay.SchemaMismatch, "a row of transaction %s cannot be read: %w", h.txn.name, err)
 		}
-		row := relay.Row{Seq: h.reader.ledger.row(), Event: event, Position: h.txn.name, CommittedAt: h.committedAt(event.CreatedAt)}
+		row := relay.Row{Seq: h.reader.ledger.row(h.txn.placedAt().Sub(event.CreatedAt)), Event: event, Position: h.txn.name, CommittedAt: h.committedAt(event.CreatedAt)}
 		if h.refused = h.deliver(row); h.refused != nil {
 			return h.refused
 		}

@@ -3,8 +3,13 @@ package binlog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 // Flavours of server.
@@ -23,45 +28,45 @@ type server struct {
 	foldCase  bool   // table names are compared without case
 	variables map[string]string
 	columns   []string // of the outbox table, empty if it does not exist or cannot be seen
+	details   []column // the same, with their types
 	engine    string   // of the outbox table
 	dumpError error    // why the user may not read the binlog
+	doDB      string   // binlog_do_db and binlog_ignore_db, which are no variables
+	ignoreDB  string
+	replica   bool // it has a source of its own; only asked where it matters
 }
 
 // inspect asks the server for all that preflight and the dump need.
-func (r *Reader) inspect(ctx context.Context) (*server, error) {
-	conn, err := r.cfg.DB.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the source: %w", err)
-	}
-	defer conn.Close()
-
+func (r *Reader) inspect(ctx context.Context, q queryer) (*server, error) {
 	s := &server{variables: map[string]string{}}
-	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&s.version); err != nil {
+	if err := q.QueryRowContext(ctx, "SELECT VERSION()").Scan(&s.version); err != nil {
 		return nil, fmt.Errorf("ask for the server's version: %w", err)
 	}
 	s.flavor = mySQL
 	if strings.Contains(strings.ToLower(s.version), mariaDB) {
 		s.flavor = mariaDB
 	}
-	if err := s.readVariables(ctx, conn); err != nil {
+	if err := s.readVariables(ctx, q); err != nil {
 		return nil, err
 	}
-	if err := s.readTable(ctx, conn, r.cfg.Outbox); err != nil {
+	if err := s.readTable(ctx, q, r.cfg.Outbox); err != nil {
 		return nil, err
 	}
-	if _, err := binlogFiles(ctx, conn); err != nil {
+	if _, err := binlogFiles(ctx, q); err != nil {
 		if !refusesBinlog(err) {
 			return nil, err
 		}
 		s.dumpError = err
 	}
-	return s, nil
+	return s, s.readFilters(ctx, q)
 }
 
-func (s *server) readVariables(ctx context.Context, conn *sql.Conn) error {
-	rows, err := conn.QueryContext(ctx, `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format',
+func (s *server) readVariables(ctx context.Context, q queryer) error {
+	rows, err := q.QueryContext(ctx, `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format',
 		'binlog_row_image', 'binlog_row_metadata', 'gtid_mode', 'server_uuid', 'server_uid', 'server_id',
-		'lower_case_table_names', 'sync_binlog', 'innodb_flush_log_at_trx_commit')`)
+		'lower_case_table_names', 'sync_binlog', 'innodb_flush_log_at_trx_commit', 'read_only',
+		'binlog_expire_logs_seconds', 'binlog_expire_logs_auto_purge', 'expire_logs_days',
+		'log_slave_updates', 'log_replica_updates')`)
 	if err != nil {
 		return fmt.Errorf("ask for the server's variables: %w", err)
 	}
@@ -72,6 +77,9 @@ func (s *server) readVariables(ctx context.Context, conn *sql.Conn) error {
 			return fmt.Errorf("read the server's variables: %w", err)
 		}
 		s.variables[strings.ToLower(name)] = value
+	}
+	if old, has := s.variables["log_slave_updates"]; has { // its name before MySQL 8.0.26, and MariaDB's
+		s.variables["log_replica_updates"] = old
 	}
 	s.foldCase = s.variables["lower_case_table_names"] != "0"
 	s.gtid = s.flavor == mariaDB || s.variables["gtid_mode"] == "ON"
@@ -85,8 +93,20 @@ func (s *server) readVariables(ctx context.Context, conn *sql.Conn) error {
 	return rows.Err()
 }
 
-func (s *server) readTable(ctx context.Context, conn *sql.Conn, table Table) error {
-	rows, err := conn.QueryContext(ctx, `SELECT c.column_name, COALESCE(t.engine, '')
+// expiry is the age at which the server purges binlog files, 0 if it does not.
+func (s *server) expiry() time.Duration {
+	if s.variables["binlog_expire_logs_auto_purge"] == "OFF" {
+		return 0
+	}
+	if seconds, err := strconv.ParseInt(s.variables["binlog_expire_logs_seconds"], 10, 64); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	days, _ := strconv.ParseFloat(s.variables["expire_logs_days"], 64) // 0 where there is no such variable
+	return time.Duration(days * 24 * float64(time.Hour))
+}
+
+func (s *server) readTable(ctx context.Context, q queryer, table Table) error {
+	rows, err := q.QueryContext(ctx, `SELECT c.column_name, c.data_type, COALESCE(c.character_set_name, ''), COALESCE(t.engine, '')
 		FROM information_schema.columns c JOIN information_schema.tables t
 		  ON t.table_schema = c.table_schema AND t.table_name = c.table_name
 		WHERE c.table_schema = ? AND c.table_name = ? ORDER BY c.ordinal_position`, table.Schema, table.Name)
@@ -95,19 +115,88 @@ func (s *server) readTable(ctx context.Context, conn *sql.Conn, table Table) err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var column string
-		if err := rows.Scan(&column, &s.engine); err != nil {
+		var c column
+		if err := rows.Scan(&c.name, &c.kind, &c.charset, &s.engine); err != nil {
 			return fmt.Errorf("read the outbox table's columns: %w", err)
 		}
-		s.columns = append(s.columns, column)
+		c.kind = strings.ToLower(c.kind)
+		s.columns, s.details = append(s.columns, c.name), append(s.details, c)
 	}
 	return rows.Err()
+}
+
+// readFilters asks for what keeps changes out of the binlog. A user who may not ask learns nothing, and is told of the
+// missing right by another check.
+func (s *server) readFilters(ctx context.Context, q queryer) error {
+	status, err := firstRow(ctx, q, "SHOW BINARY LOG STATUS")
+	if isNumber(err, syntaxError) {
+		status, err = firstRow(ctx, q, "SHOW MASTER STATUS")
+	}
+	if err != nil && !refusesBinlog(err) {
+		return fmt.Errorf("ask for the binlog's filters: %w", err)
+	}
+	s.doDB, s.ignoreDB = status["binlog_do_db"], status["binlog_ignore_db"]
+
+	if s.variables["log_replica_updates"] != "OFF" {
+		return nil
+	}
+	source, err := firstRow(ctx, q, "SHOW REPLICA STATUS")
+	if err != nil && !refusesBinlog(err) && !isNumber(err, syntaxError) {
+		return fmt.Errorf("ask for the server's own source: %w", err)
+	}
+	s.replica = len(source) > 0
+	return nil
 }
 
 // queryer is *sql.Conn or *sql.DB.
 type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+const syntaxError = 1064 // what a server says to a statement that it does not know
+
+func isNumber(err error, number uint16) bool {
+	refused, ok := errors.AsType[*mysql.MySQLError](err)
+	return ok && refused.Number == number
+}
+
+// firstRow is the first row of an answer by its columns' names in lower case, which differ between servers, and empty for
+// no row.
+func firstRow(ctx context.Context, q queryer, query string) (map[string]string, error) {
+	all, err := allRows(ctx, q, query)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// allRows is an answer whose columns differ between servers.
+func allRows(ctx context.Context, q queryer, query string) (all []map[string]string, err error) {
+	rows, err := q.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		row := map[string]string{}
+		for i, name := range columns {
+			row[strings.ToLower(name)] = values[i].String
+		}
+		all = append(all, row)
+	}
+	return all, rows.Err()
 }
 
 // binlogFile is one file of the server's binlog, and its size in bytes.

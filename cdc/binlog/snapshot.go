@@ -78,7 +78,7 @@ func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from 
 		if err != nil {
 			return relay.Haltf(relay.SchemaMismatch, "a row of %s cannot be read: %w", r.cfg.Outbox, err)
 		}
-		row := relay.Row{Seq: r.ledger.row(), Event: event, Position: label, CommittedAt: event.CreatedAt}
+		row := relay.Row{Seq: r.ledger.row(0), Event: event, Position: label, CommittedAt: event.CreatedAt}
 		if err := deliver(row); err != nil {
 			return err
 		}

@@ -81,20 +81,21 @@ func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error
 }
 
 // validate refuses to stream from a place that the server cannot serve without a gap, before it is asked to.
-func (r *Reader) validate(ctx context.Context, s *server, from relay.Position) error {
+// A server that is behind gets patience to catch up.
+func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
 	switch {
 	case s.gtid && s.flavor == mySQL:
-		return r.validateSet(ctx, from)
+		return r.validateSet(ctx, from, patience)
 	case s.gtid:
-		return r.validateDomains(ctx, s, from)
+		return r.validateDomains(ctx, s, from, patience)
 	}
 	return r.validateFile(ctx, s, from)
 }
 
 // validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
 // transaction a moment before the server counts it as executed.
-func (r *Reader) validateSet(ctx context.Context, from relay.Position) error {
-	for deadline := time.Now().Add(behindPatience); ; {
+func (r *Reader) validateSet(ctx context.Context, from relay.Position, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; {
 		var unpurged, executed bool
 		err := r.cfg.DB.QueryRowContext(ctx, "SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed)",
 			from.GTIDSet, from.GTIDSet).Scan(&unpurged, &executed)
@@ -119,12 +120,12 @@ const behindPatience = 10 * time.Second
 
 // validateDomains checks, domain by domain, that the server has come as far as the place. Whether it still has what is
 // behind the place, MariaDB itself checks when the dump starts.
-func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position) error {
+func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
 	want, err := parseGTIDSet(mariaDB, from.GTIDSet)
 	if err != nil {
 		return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTIDs cannot be read: %w", err)
 	}
-	for deadline := time.Now().Add(behindPatience); ; {
+	for deadline := time.Now().Add(patience); ; {
 		text, err := s.executed(ctx, r.cfg.DB)
 		if err != nil {
 			return err

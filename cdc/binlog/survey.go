@@ -103,7 +103,7 @@ func (s *Surveyor) ask(ctx context.Context) (Survey, error) {
 	defer cancel()
 	last := s.Last()
 	if last.At.IsZero() || time.Since(last.At) > 10*s.interval { // the server may be another one by now
-		server, err := s.reader.inspect(ctx)
+		server, err := s.reader.inspect(ctx, s.reader.cfg.DB)
 		if err != nil {
 			return Survey{}, err
 		}

@@ -66,7 +66,8 @@ func (s *Store) Fence(ctx context.Context) error {
 // Holder is who we are.
 func (s *Store) Holder() string { return s.holder }
 
-// format is the version of the stored form. A release reads its own and the one before.
+// format is the version of the stored form. A release reads its own and the one before; a field that may be missing, and
+// that an older release may pass over, needs no new one.
 const format = 1
 
 // stored is the form of a place in the column position.
@@ -80,12 +81,15 @@ type stored struct {
 	Pos        uint64 `json:"pos"`
 	SkipRows   uint64 `json:"skip_rows"`
 	SkipGTID   string `json:"skip_gtid,omitempty"`
+
+	CommittedAt time.Time     `json:"committed_at,omitzero"`
+	Late        time.Duration `json:"late_ns,omitempty"`
 }
 
 func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
 		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
 	})
 	if err != nil {
 		return "", 0, fmt.Errorf("encode the position: %w", err)
@@ -106,6 +110,6 @@ func decode(text string, sum uint32) (relay.Position, error) {
 	}
 	return relay.Position{
 		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt, Late: p.Late,
 	}, nil
 }

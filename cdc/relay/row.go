@@ -35,6 +35,11 @@ type Position struct {
 	// behind this place already.
 	SkipRows uint64
 	SkipGTID string
+	// CommittedAt is when the last transaction before here was committed, as the server says; zero when that is not known.
+	// What is behind here was committed later, but for clocks that disagree.
+	CommittedAt time.Time
+	// Late is the longest time from the CreatedAt of an event to its commit that the relay has seen.
+	Late time.Duration
 }
 
 // IsZero tells the position that was never saved.

@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
 	"cdc/audit":           {},
 	"cdc/console":         {"cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},
+	"cdc/quarantine":      {"cdc/audit", "cdc/relay", "schema"},
 	"worker":              {"schema", "deploy/ops", "worker"},
 	"worker/effect":       {"schema", "deploy/ops"},
 	"worker/inbox":        {"schema", "deploy/ops"},

@@ -1,0 +1,121 @@
+package binlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-mysql-org/go-mysql/mysql"
+	"github.com/go-mysql-org/go-mysql/replication"
+
+	"tailbox/cdc/relay"
+)
+
+// checkDump asks for the binlog as a replica does: there is no other way to find out whether the user may have it.
+func (r *Reader) checkDump(ctx context.Context, s *server) relay.Check {
+	check := relay.Check{Name: "dump", Level: relay.CheckOK, Found: "the user may read the binlog as a replica"}
+	files, err := binlogFiles(ctx, r.cfg.DB)
+	if err == nil && len(files) == 0 {
+		err = errors.New("the server lists no binlog files")
+	}
+	if err == nil {
+		err = r.probe(ctx, s, func(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
+			return syncer.StartSync(mysql.Position{Name: files[len(files)-1].Name, Pos: 4})
+		})
+	}
+	refused, byServer := errors.AsType[*mysql.MyError](err)
+	switch {
+	case err == nil:
+	case byServer && (refused.Code == mysql.ER_ACCESS_DENIED_ERROR || refused.Code == mysql.ER_SPECIFIC_ACCESS_DENIED_ERROR):
+		check.Level, check.Reason = relay.CheckFail, relay.NotRowLogged
+		check.Found, check.Mend = "the user may not read the binlog as a replica ("+refused.Message+")", grantReplication(r.cfg)
+	default:
+		check.Level, check.Found = relay.CheckFail, "the binlog cannot be read as a replica does ("+cut(err).Error()+")"
+	}
+	return check
+}
+
+// CheckPlace looks whether the server can serve what is behind a place, the zero place being none.
+func (r *Reader) CheckPlace(ctx context.Context, from relay.Position) relay.Check {
+	const name = "checkpoint"
+	if from.IsZero() {
+		return relay.Check{Name: name, Level: relay.CheckOK, Found: fmt.Sprintf("there is none yet: START=%s chooses the place to begin at", r.cfg.Start)}
+	}
+	err := r.tryPlace(ctx, from)
+	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
+		return relay.Check{Name: name, Level: relay.CheckFail, Found: halt.Err.Error(), Reason: halt.Reason}
+	}
+	if err != nil {
+		return relay.Check{Name: name, Level: relay.CheckFail, Found: "cannot be compared with the server (" + err.Error() + ")"}
+	}
+	return relay.Check{Name: name, Level: relay.CheckOK, Found: fmt.Sprintf("the server has what is behind %s:%d", from.File, from.Pos)}
+}
+
+func (r *Reader) tryPlace(ctx context.Context, from relay.Position) error {
+	server, err := r.inspect(ctx, r.cfg.DB)
+	if err != nil {
+		return err
+	}
+	ledger := newLedger()
+	ledger.begin(from)
+	if from, err = ledger.resume(server); err != nil {
+		return err
+	}
+	if err := r.validate(ctx, server, from, 0); err != nil {
+		return err
+	}
+	err = r.probe(ctx, server, func(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
+		return startSync(syncer, server, from)
+	})
+	if err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
+// probe starts a dump under a number of its own, and ends it at the first event.
+func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.BinlogSyncer) (*replication.BinlogStreamer, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	links := newDialer()
+	cfg, err := r.replica(s, links)
+	if err != nil {
+		return err
+	}
+	first := &firstEvent{came: make(chan struct{})}
+	cfg.ServerID, cfg.SynchronousEventHandler = randomServerID(), first
+	syncer := replication.NewBinlogSyncer(cfg)
+	defer shut(syncer, links)
+	defer context.AfterFunc(ctx, links.close)()
+
+	stream, err := started(func() (*replication.BinlogStreamer, error) { return start(syncer) })
+	if err != nil {
+		return err
+	}
+	_, err = stream.GetEvent(ctx) // the event goes to first, which ends the stream
+	select {
+	case <-first.came:
+		return nil
+	default:
+		return err
+	}
+}
+
+// firstEvent notes that an event came, and ends the stream.
+type firstEvent struct{ came chan struct{} }
+
+// HandleEvent implements replication.EventHandler.
+func (f *firstEvent) HandleEvent(*replication.BinlogEvent) error {
+	close(f.came)
+	return errStopped // there is no second one
+}
+
+// started starts a dump. A malformed answer makes go-mysql panic in this goroutine.
+func started(start func() (*replication.BinlogStreamer, error)) (stream *replication.BinlogStreamer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("start the dump: the server's answer is malformed")
+		}
+	}()
+	return start()
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/stretchr/testify/require"
+
+	"tailbox/cdc/relay"
+	"tailbox/schema"
+	"tailbox/schema/schematest"
+)
+
+func TestMain(m *testing.M) { schematest.Main(m) }
+
+// patient is a database and a vhost that the doctor looks at.
+type patient struct {
+	t        *testing.T
+	dsn, url string
+	db       *sql.DB
+}
+
+func setup(t *testing.T) *patient {
+	t.Helper()
+	p := &patient{t: t, dsn: schematest.DB(t), url: schematest.Vhost(t)}
+	p.db = schematest.Open(t, p.dsn)
+	return p
+}
+
+func (p *patient) exec(query string, args ...any) {
+	p.t.Helper()
+	_, err := p.db.ExecContext(p.t.Context(), query, args...)
+	require.NoError(p.t, err)
+}
+
+// doctor runs the command and gives the checks that are not ok, by name.
+func (p *patient) doctor(args ...string) (unwell map[string]relay.Check, err error) {
+	p.t.Helper()
+	var out bytes.Buffer
+	err = command(p.t.Context(), append([]string{"doctor", "--json", "--mysql-dsn=" + p.dsn, "--amqp-url=" + p.url}, args...), &out)
+	var document struct {
+		OK     bool
+		Checks []relay.Check
+	}
+	require.NoError(p.t, json.Unmarshal(out.Bytes(), &document), out.String())
+	require.Greater(p.t, len(document.Checks), 0)
+	require.Equal(p.t, err == nil, document.OK)
+	unwell = map[string]relay.Check{}
+	for _, c := range document.Checks {
+		if c.Level != relay.CheckOK {
+			unwell[c.Name] = c
+		}
+	}
+	return unwell, err
+}
+
+// fails runs the command and wants one failed check with these words in it.
+func (p *patient) fails(name, found, mend string, args ...string) {
+	p.t.Helper()
+	unwell, err := p.doctor(args...)
+	require.ErrorIs(p.t, err, errUnwell)
+	require.Len(p.t, unwell, 1)
+	c := unwell[name]
+	require.Equal(p.t, relay.CheckFail, c.Level, "%+v", unwell)
+	require.Contains(p.t, c.Found, found)
+	require.Contains(p.t, c.Mend, mend)
+}
+
+func TestDoctorIsContentWithWhatWorks(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	unwell, err := p.doctor()
+	require.NoError(t, err)
+	require.Empty(t, unwell)
+
+	var out bytes.Buffer
+	require.NoError(t, command(t.Context(), []string{"doctor", "--mysql-dsn=" + p.dsn, "--amqp-url=" + p.url}, &out))
+	for line := range strings.Lines(out.String()) {
+		require.Regexp(t, "^ok  ", line)
+	}
+	for _, name := range []string{"source", "binlog_format", "binlog_expire_logs_seconds", "server_id", "outbox table", "dump", "table relay_checkpoint", "checkpoint"} {
+		require.Contains(t, out.String(), "  "+name+"  ")
+	}
+}
+
+func TestDoctorNamesColumnsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.exec("ALTER TABLE outbox MODIFY type ENUM('CustomerCreated', 'CustomerUpdated') NOT NULL")
+	p.fails("outbox column type", "is enum", "MODIFY type")
+	p.exec("ALTER TABLE outbox MODIFY type VARCHAR(64) CHARACTER SET latin1 NOT NULL")
+	p.fails("outbox column type", "is in latin1", "CONVERT TO CHARACTER SET utf8mb4")
+	p.exec("ALTER TABLE outbox DROP COLUMN type")
+	p.fails("outbox table", "lacks the column type", "OUTBOX_TABLE")
+	p.exec("CREATE TABLE plain (id CHAR(36), aggregatetype VARCHAR(9), aggregateid VARCHAR(9), type VARCHAR(9), payload JSON) ENGINE=MyISAM")
+	p.fails("outbox table", "MyISAM", "ENGINE=InnoDB", "--outbox-table=plain")
+	p.fails("outbox table", "does not exist", "MIGRATE=true", "--outbox-table=nothing")
+}
+
+func TestDoctorNamesMissingRights(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	user := "u" + strings.ReplaceAll(schema.NewID(), "-", "")[:20]
+	account := fmt.Sprintf("'%s'@'%%'", user)
+	p.exec("CREATE USER " + account + " IDENTIFIED BY 'Secret-1'")
+	t.Cleanup(func() { _, _ = p.db.Exec("DROP USER " + account) })
+	server, err := mysql.ParseDSN(p.dsn)
+	require.NoError(t, err)
+	server.User, server.Passwd = user, "wrong"
+	p.dsn = server.FormatDSN()
+	p.fails("login", "refuses the login", "MYSQL_DSN")
+	server.Passwd = "Secret-1"
+	p.dsn = server.FormatDSN()
+	p.fails("login", "refuses the login", "MYSQL_DSN") // no right to the database
+
+	// Each grant mends what was named, and shows what is missing next.
+	p.exec("GRANT SELECT ON outbox TO " + account)
+	p.fails("rights", "may not read the binlog", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")
+	p.exec("GRANT REPLICATION CLIENT ON *.* TO " + account)
+	p.fails("dump", "as a replica", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")
+	p.exec("GRANT REPLICATION SLAVE ON *.* TO " + account)
+	for _, table := range []string{"relay_member", "relay_quarantine", "relay_audit"} {
+		p.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON " + table + " TO " + account)
+	}
+	p.fails("table relay_checkpoint", "does not exist, or", "GRANT SELECT, INSERT, UPDATE ON relay_checkpoint")
+	p.exec("GRANT SELECT ON relay_checkpoint TO " + account)
+	p.fails("table relay_checkpoint", "may not INSERT, UPDATE", "GRANT INSERT, UPDATE ON relay_checkpoint")
+	p.exec("GRANT UPDATE ON relay_checkpoint TO " + account)
+	p.fails("table relay_checkpoint", "may not INSERT", "GRANT INSERT ON relay_checkpoint")
+	p.exec("GRANT INSERT ON relay_checkpoint TO " + account)
+	unwell, err := p.doctor()
+	require.NoError(t, err)
+	require.Empty(t, unwell)
+}
+
+func TestDoctorReadsTheCheckpoint(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.exec("INSERT INTO relay_checkpoint (relay, holder, epoch, position, crc32) VALUES ('default', 'x', 1, 'nonsense', 1)")
+	p.fails("checkpoint", "checksum", "")
+}
+
+func TestDoctorTellsAServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.dsn = "root@tcp(127.0.0.1:1)/db"
+	p.fails("source", "out of reach", "")
+}
