@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync/atomic"
 	"time"
 
 	"tailbox/cdc/relay"
@@ -28,6 +29,7 @@ type Store struct {
 	relay  string
 	holder string
 	ttl    time.Duration
+	saves  atomic.Uint64 // number of the last one that was asked for
 }
 
 var _ relay.Store = (*Store)(nil)
@@ -40,7 +42,8 @@ func New(db *sql.DB, name, holder string, ttl time.Duration) *Store {
 
 // Save implements relay.Checkpoints.
 //
-// Invariant: one writer; the row changes only while it has the caller's epoch.
+// Invariant: one writer, and no way back: the row changes only while it has the caller's epoch, and no later save of it. A save
+// that was given up may still be on its way, and be applied after the one that took its place.
 func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, eventID string) error {
 	var text, sum any // NULL for the zero place
 	if !place.IsZero() {
@@ -49,8 +52,9 @@ func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, ev
 			return err
 		}
 	}
+	number := s.saves.Add(1)
 	result, err := s.db.ExecContext(ctx, `UPDATE relay_checkpoint SET position = ?, crc32 = ?, event_id = NULLIF(?, ''),
-		saved_at = UTC_TIMESTAMP(6) WHERE relay = ? AND epoch = ?`, text, sum, eventID, s.relay, epoch)
+		saved_at = UTC_TIMESTAMP(6), saves = ? WHERE relay = ? AND epoch = ? AND saves < ?`, text, sum, eventID, number, s.relay, epoch, number)
 	return s.missing(ctx, found(result, err, "save the checkpoint"))
 }
 

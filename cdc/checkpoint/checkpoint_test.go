@@ -88,6 +88,23 @@ func TestADeletedRowIsMissed(t *testing.T) {
 	require.True(t, from.IsZero())
 }
 
+// TestASaveThatComesLateDoesNotTakeThePlaceBack: later saves of the same epoch have been applied when it arrives.
+func TestASaveThatComesLateDoesNotTakeThePlaceBack(t *testing.T) {
+	t.Parallel()
+	db, open := setup(t)
+	s := open("a")
+	lease, _, err := take(t, s)
+	require.NoError(t, err)
+	require.NoError(t, s.Save(t.Context(), lease.Epoch, relay.Position{File: "f", Pos: 1}, "e"))
+	require.NoError(t, s.Save(t.Context(), lease.Epoch, relay.Position{File: "f", Pos: 2}, "e"))
+	_, err = db.ExecContext(t.Context(), "UPDATE relay_checkpoint SET saves = saves + 5")
+	require.NoError(t, err)
+	require.ErrorIs(t, s.Save(t.Context(), lease.Epoch, relay.Position{File: "f", Pos: 1}, "e"), relay.ErrFenced)
+	_, from, err := take(t, s)
+	require.NoError(t, err)
+	require.Equal(t, uint64(2), from.Pos)
+}
+
 func TestMembersAreThoseThatLive(t *testing.T) {
 	t.Parallel()
 	db, open := setup(t)

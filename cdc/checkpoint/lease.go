@@ -71,7 +71,7 @@ func (s *Store) Acquire(ctx context.Context, seen relay.Lease) (relay.Lease, rel
 	}
 	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
 
-	result, err := tx.ExecContext(ctx, `UPDATE relay_checkpoint SET epoch = epoch + 1, beat = beat + 1, holder = ?, lease_ms = ?,
+	result, err := tx.ExecContext(ctx, `UPDATE relay_checkpoint SET epoch = epoch + 1, beat = beat + 1, saves = 0, holder = ?, lease_ms = ?,
 		expires_at = `+expiry+` WHERE relay = ? AND epoch = ? AND beat = ?`,
 		s.holder, s.ttl.Milliseconds(), s.ttl.Microseconds(), s.relay, seen.Epoch, seen.Beat)
 	if err := found(result, err, "take the lease"); err != nil {

@@ -1,0 +1,5 @@
+//go:build !planted_unfenced
+
+package relay_test
+
+const unfencedSave = false

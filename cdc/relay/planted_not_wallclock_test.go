@@ -1,0 +1,5 @@
+//go:build !planted_wallclock
+
+package relay_test
+
+const wallClock = false

@@ -1,0 +1,5 @@
+//go:build planted_unconfirmed
+
+package relay_test
+
+const checkpointBeforeConfirm = true
