@@ -90,7 +90,7 @@ func checkPlace(ctx context.Context, reader *binlog.Reader, store *checkpoint.St
 	if err != nil {
 		return []relay.Check{unreachable("checkpoint", err)}
 	}
-	return []relay.Check{reader.CheckPlace(ctx, place)}
+	return reader.CheckPlace(ctx, place)
 }
 
 func unreachable(name string, err error) relay.Check {

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/relay"
 	"tailbox/schema"
 	"tailbox/schema/schematest"
@@ -141,8 +145,53 @@ func TestDoctorNamesMissingRights(t *testing.T) {
 func TestDoctorReadsTheCheckpoint(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
-	p.exec("INSERT INTO relay_checkpoint (relay, holder, epoch, position, crc32) VALUES ('default', 'x', 1, 'nonsense', 1)")
+	store := checkpoint.New(p.db, "default", "test", time.Minute)
+	seen, err := store.Look(t.Context())
+	require.NoError(t, err)
+	lease, _, err := store.Acquire(t.Context(), seen)
+	require.NoError(t, err)
+	epoch, place := lease.Epoch, p.end()
+	require.NoError(t, store.Save(t.Context(), epoch, place, ""))
+	unwell, err := p.doctor()
+	require.NoError(t, err)
+	require.Empty(t, unwell)
+
+	ahead := place
+	if place.Flavor == "mysql" {
+		ahead.GTIDSet += ",aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa:1-7"
+	} else {
+		ahead.GTIDSet += ",77-7-7"
+	}
+	require.NoError(t, store.Save(t.Context(), epoch, ahead, ""))
+	p.fails("checkpoint", "the server", "")
+	place.GTID = false
+	require.NoError(t, store.Save(t.Context(), epoch, place, ""))
+	p.fails("checkpoint", "point MYSQL_DSN at the right server", "")
+	p.exec("UPDATE relay_checkpoint SET crc32 = crc32 + 1")
 	p.fails("checkpoint", "checksum", "")
+
+	require.NoError(t, store.Announce(t.Context(), 1, "streaming"))
+	p.exec("DELETE FROM relay_checkpoint")
+	p.fails("checkpoint", "is gone although this relay has run before", "")
+}
+
+// end is the place of the server's end.
+func (p *patient) end() relay.Position {
+	p.t.Helper()
+	server, err := mysql.ParseDSN(p.dsn)
+	require.NoError(p.t, err)
+	reader := binlog.New(binlog.Config{Server: server, DB: p.db, Start: binlog.StartLatest})
+	ctx, cancel := context.WithCancel(p.t.Context())
+	defer cancel()
+	surveyor := binlog.NewSurveyor(reader, time.Second)
+	done := make(chan error, 1)
+	go func() { done <- surveyor.Run(ctx) }()
+	require.Eventually(p.t, func() bool { return !surveyor.Last().At.IsZero() }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.NoError(p.t, <-done)
+	last := surveyor.Last()
+	file, pos := last.End()
+	return relay.Position{Flavor: last.Flavor, ServerUUID: last.UUID, GTID: last.GTID, GTIDSet: last.GTIDSet, File: file, Pos: pos}
 }
 
 func TestDoctorTellsAServerThatIsAway(t *testing.T) {

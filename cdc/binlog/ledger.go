@@ -122,10 +122,20 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 			"point MYSQL_DSN at the right server, or %s",
 			l.flavor, l.gtid, server.flavor, server.gtid, startAnew)
 	}
-	if l.gtid {
-		l.server = server.uuid // a set of GTIDs means the same to every server that has them
+	if l.gtid && l.server != server.uuid {
+		l.moved(server.uuid)
 	}
 	return l.position(l.read, l.rows, l.open), nil
+}
+
+// moved notes that the next stream is another server's. A set of GTIDs means the same to every server that has them; files
+// and offsets mean nothing to it, so they are unknown until a transaction ends in its own.
+func (l *ledger) moved(server string) {
+	l.server = server
+	l.base.file, l.base.pos, l.read.file, l.read.pos = "", 0, "", 0
+	for i := range l.ends {
+		l.ends[i].file, l.ends[i].pos = "", 0
+	}
 }
 
 // position is the place behind row seq, where p is the last whole transaction's end at or before it and next the GTID of

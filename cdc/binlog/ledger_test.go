@@ -40,6 +40,31 @@ func TestPlacesAgreeWithANaiveModel(t *testing.T) {
 	}
 }
 
+// TestFilesOfAnotherServerAreForgotten: after a failover nothing says that this is where the new server's file is.
+func TestFilesOfAnotherServerAreForgotten(t *testing.T) {
+	t.Parallel()
+	l := newLedger()
+	l.begin(relay.Position{Flavor: mariaDB, ServerUUID: "old", GTID: true, GTIDSet: "0-1-1", File: "f.000009", Pos: 400})
+	_, err := l.resume(&server{flavor: mariaDB, gtid: true, uuid: "old"})
+	require.NoError(t, err)
+	l.row(0)
+	l.ended(gtid{maria: mysql.MariadbGTID{ServerID: 1, SequenceNumber: 2}}, "f.000009", 500, time.Time{}, true)
+
+	from, err := l.resume(&server{flavor: mariaDB, gtid: true, uuid: "new"})
+	require.NoError(t, err)
+	require.Equal(t, relay.Position{Flavor: mariaDB, ServerUUID: "new", GTID: true, GTIDSet: "0-1-2"}, from)
+	for seq := range uint64(2) {
+		at, _, ok := l.confirmed(seq)
+		require.True(t, ok)
+		require.Equal(t, "new", at.ServerUUID)
+		require.Empty(t, at.File)
+		require.Zero(t, at.Pos)
+	}
+	l.ended(gtid{maria: mysql.MariadbGTID{ServerID: 1, SequenceNumber: 3}}, "f.000001", 70, time.Time{}, true)
+	at, _, _ := l.confirmed(1)
+	require.Equal(t, relay.Position{Flavor: mariaDB, ServerUUID: "new", GTID: true, GTIDSet: "0-1-3", File: "f.000001", Pos: 70}, at)
+}
+
 func drawGroups(t *rapid.T, flavor string) (groups []group) {
 	next := map[string]int64{}
 	for range rapid.IntRange(1, 12).Draw(t, "groups") {

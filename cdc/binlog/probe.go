@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
 	"github.com/go-mysql-org/go-mysql/replication"
@@ -35,42 +36,71 @@ func (r *Reader) checkDump(ctx context.Context, s *server) relay.Check {
 	return check
 }
 
-// CheckPlace looks whether the server can serve what is behind a place, the zero place being none.
-func (r *Reader) CheckPlace(ctx context.Context, from relay.Position) relay.Check {
-	const name = "checkpoint"
+// CheckPlace looks whether the server can serve what is behind a place, the zero place being none, and for how long.
+func (r *Reader) CheckPlace(ctx context.Context, from relay.Position) []relay.Check {
+	check := relay.Check{Name: "checkpoint", Level: relay.CheckOK}
 	if from.IsZero() {
-		return relay.Check{Name: name, Level: relay.CheckOK, Found: fmt.Sprintf("there is none yet: START=%s chooses the place to begin at", r.cfg.Start)}
+		check.Found = fmt.Sprintf("there is none yet: START=%s chooses the place to begin at", r.cfg.Start)
+		return []relay.Check{check}
 	}
-	err := r.tryPlace(ctx, from)
+	survey, err := r.tryPlace(ctx, from)
 	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
-		return relay.Check{Name: name, Level: relay.CheckFail, Found: halt.Err.Error(), Reason: halt.Reason}
+		check.Level, check.Found, check.Reason = relay.CheckFail, halt.Err.Error(), halt.Reason
+		return []relay.Check{check}
 	}
 	if err != nil {
-		return relay.Check{Name: name, Level: relay.CheckFail, Found: "cannot be compared with the server (" + err.Error() + ")"}
+		check.Level, check.Found = relay.CheckFail, "cannot be compared with the server ("+err.Error()+")"
+		return []relay.Check{check}
 	}
-	return relay.Check{Name: name, Level: relay.CheckOK, Found: fmt.Sprintf("the server has what is behind %s:%d", from.File, from.Pos)}
+	check.Found = "the server has what is behind it"
+	return []relay.Check{check, checkRunway(survey.Runway(from))}
 }
 
-func (r *Reader) tryPlace(ctx context.Context, from relay.Position) error {
+// leastRunway is how long before its purge a checkpoint is worth a warning.
+const leastRunway = 6 * time.Hour
+
+func checkRunway(runway Runway) relay.Check {
+	check := relay.Check{Name: "runway", Level: relay.CheckOK}
+	if !runway.Known {
+		check.Found = "is not known: the checkpoint's file is another server's"
+		return check
+	}
+	check.Found = fmt.Sprintf("there are %d bytes of binlog before the checkpoint, and %d behind it", runway.ToPurge, runway.ToEnd)
+	if runway.Expires.IsZero() {
+		return check
+	}
+	check.Found += ", which the server may purge from " + runway.Expires.UTC().Format(time.RFC3339) + " on"
+	if time.Until(runway.Expires) < leastRunway {
+		check.Level, check.Mend = relay.CheckWarn, "let the relay run, or raise binlog_expire_logs_seconds until it has caught up"
+	}
+	return check
+}
+
+// tryPlace does what a stream does before its first row.
+func (r *Reader) tryPlace(ctx context.Context, from relay.Position) (survey Survey, err error) {
 	server, err := r.inspect(ctx, r.cfg.DB)
 	if err != nil {
-		return err
+		return survey, err
+	}
+	survey = Survey{At: time.Now(), UUID: server.uuid, Expiry: server.expiry()}
+	if survey.Files, err = binlogFiles(ctx, r.cfg.DB); err != nil {
+		return survey, err
 	}
 	ledger := newLedger()
 	ledger.begin(from)
 	if from, err = ledger.resume(server); err != nil {
-		return err
+		return survey, err
 	}
 	if err := r.validate(ctx, server, from, 0); err != nil {
-		return err
+		return survey, err
 	}
 	err = r.probe(ctx, server, func(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
 		return startSync(syncer, server, from)
 	})
 	if err != nil {
-		return classify(err)
+		return survey, classify(err)
 	}
-	return nil
+	return survey, nil
 }
 
 // probe starts a dump under a number of its own, and ends it at the first event.

@@ -2,8 +2,12 @@ package binlog
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"tailbox/cdc/relay"
 )
 
 // Survey is what the source server said last of itself and of its binlog.
@@ -15,6 +19,10 @@ type Survey struct {
 	GTID    bool
 	GTIDSet string // all that it has executed
 	Files   []binlogFile
+	Expiry  time.Duration // age at which it purges a file; 0 when it does not
+
+	number    string    // server_id
+	inspected time.Time // when all but GTIDSet and Files was asked for
 }
 
 // Add appends a file to those that the server has.
@@ -37,26 +45,42 @@ func (s Survey) Oldest() string {
 	return s.Files[0].Name
 }
 
-// Distance is how many bytes of binlog lie between the place and the end, and between the oldest file's beginning and
-// the place. Both are zero when the place's file is not among the server's.
-func (s Survey) Distance(file string, pos uint64) (toEnd, toPurge uint64) {
-	found := false
-	for _, f := range s.Files {
-		switch {
-		case f.Name == file:
-			found = true
-			toEnd += f.Size - min(pos, f.Size)
-			toPurge += min(pos, f.Size)
-		case found:
-			toEnd += f.Size
-		default:
-			toPurge += f.Size
-		}
+// Runway is how far a place is from the end of the binlog and from being purged.
+type Runway struct {
+	// Known is false when the server has not answered, there is no place yet, or its file is another server's.
+	Known bool
+	// ToEnd are the bytes from the place to the end, and ToPurge those from the beginning of the oldest file to the place.
+	// Both are 0 when the server no longer has the place's file.
+	ToEnd, ToPurge uint64
+	// Expires is when the server may purge the place's file for its age. It is zero when that is not known, when the server
+	// does not do so, and while the file is the newest, which is never purged.
+	Expires time.Time
+}
+
+// Runway measures along the server's files. Files are purged whole, from the oldest on.
+func (s Survey) Runway(p relay.Position) (r Runway) {
+	if s.At.IsZero() || p.File == "" || p.ServerUUID != s.UUID {
+		return r
 	}
-	if !found {
-		return 0, 0
+	r.Known = true
+	at := slices.IndexFunc(s.Files, func(f binlogFile) bool { return f.Name == p.File })
+	if at < 0 {
+		return r
 	}
-	return toEnd, toPurge
+	for _, f := range s.Files[:at] {
+		r.ToPurge += f.Size
+	}
+	size := s.Files[at].Size
+	r.ToPurge += min(p.Pos, size)
+	r.ToEnd = size - min(p.Pos, size)
+	for _, f := range s.Files[at+1:] {
+		r.ToEnd += f.Size
+	}
+	// The age of a file counts from the last write to it, which was not before what it has before the place.
+	if s.Expiry > 0 && at < len(s.Files)-1 && !p.CommittedAt.IsZero() {
+		r.Expires = p.CommittedAt.Add(s.Expiry)
+	}
+	return r
 }
 
 // Surveyor asks the source server every interval, so that who wants to know gets an answer at once, whatever the server
@@ -98,26 +122,39 @@ func (s *Surveyor) Run(ctx context.Context) error {
 	}
 }
 
+// inspectionAge is how old an answer may be about what hardly ever changes in a server.
+const inspectionAge = time.Minute
+
+// ask puts all questions on one connection: of a pool's others, some may lead to the server before a failover.
 func (s *Surveyor) ask(ctx context.Context) (Survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	conn, err := s.reader.cfg.DB.Conn(ctx)
+	if err != nil {
+		return Survey{}, fmt.Errorf("connect to the source: %w", err)
+	}
+	defer conn.Close()
 	last := s.Last()
-	if last.At.IsZero() || time.Since(last.At) > 10*s.interval { // the server may be another one by now
-		server, err := s.reader.inspect(ctx, s.reader.cfg.DB)
+	var version, number string
+	if err := conn.QueryRowContext(ctx, "SELECT VERSION(), @@GLOBAL.server_id").Scan(&version, &number); err != nil {
+		return Survey{}, fmt.Errorf("ask which server it is: %w", err)
+	}
+	if version != last.Version || number != last.number || time.Since(last.inspected) > inspectionAge {
+		server, err := s.reader.inspect(ctx, conn)
 		if err != nil {
 			return Survey{}, err
 		}
-		last = Survey{Flavor: server.flavor, Version: server.version, UUID: server.uuid, GTID: server.gtid}
+		last = Survey{Flavor: server.flavor, Version: version, UUID: server.uuid, GTID: server.gtid, Expiry: server.expiry(),
+			number: number, inspected: time.Now()}
 	}
-	files, err := binlogFiles(ctx, s.reader.cfg.DB)
-	if err != nil {
+	if last.Files, err = binlogFiles(ctx, conn); err != nil {
 		return Survey{}, err
 	}
-	last.Files, last.At = files, time.Now()
 	if last.GTID {
-		if last.GTIDSet, err = (&server{flavor: last.Flavor}).executed(ctx, s.reader.cfg.DB); err != nil {
+		if last.GTIDSet, err = (&server{flavor: last.Flavor}).executed(ctx, conn); err != nil {
 			return Survey{}, err
 		}
 	}
+	last.At = time.Now()
 	return last, nil
 }

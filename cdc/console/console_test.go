@@ -33,9 +33,10 @@ type bundle struct {
 
 func setup() *bundle {
 	b := &bundle{
-		status: relay.Status{State: relay.Streaming, Epoch: 7, Me: true, Leader: "host-1", ConfirmedAt: relay.Position{File: "binlog.000002", Pos: 300},
-			Saved: relay.Position{File: "binlog.000002", Pos: 100, SkipRows: 5}, SavedAt: now.Add(-3 * time.Second),
-			Totals: relay.Totals{Read: 10, Published: 9, Confirmed: 8, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
+		status: relay.Status{State: relay.Streaming, Epoch: 7, Me: true, Leader: "host-1", ConfirmedAt: relay.Position{ServerUUID: "u", File: "binlog.000002", Pos: 300},
+			Saved:   relay.Position{ServerUUID: "u", File: "binlog.000002", Pos: 100, SkipRows: 5, CommittedAt: now.Add(-time.Hour)},
+			SavedAt: now.Add(-3 * time.Second),
+			Totals:  relay.Totals{Read: 10, Published: 9, Confirmed: 8, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
 	}
 	b.survey = binlog.Survey{At: now, Flavor: "mysql", Version: "9.7.0", UUID: "u", GTID: true, GTIDSet: "u:1-9"}
 	b.survey.Add("binlog.000001", 1000)
@@ -99,6 +100,34 @@ func TestLagAndRunwayAreMeasuredAlongTheFiles(t *testing.T) {
 	require.Zero(t, b.view.Position().Lag.Bytes, "a file that the server does not have")
 }
 
+func TestTheRunwaySaysHowFarThePurgeIs(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	series := func(name string) string {
+		for line := range strings.Lines(b.get(t, "/metrics").Body.String()) {
+			if value, ok := strings.CutPrefix(line, "tailbox_relay_runway_"+name+" "); ok {
+				return strings.TrimSpace(value)
+			}
+		}
+		return ""
+	}
+	require.Equal(t, "1100", series("bytes"))
+	require.Empty(t, series("seconds"), "the server does not purge by age")
+
+	b.survey.Expiry = 24 * time.Hour
+	require.Equal(t, "82800", series("seconds"), "committed an hour ago, kept for a day")
+	require.InDelta(t, 82800, *b.view.Position().Runway.Seconds, 0.001)
+	b.status.Saved.File = "binlog.000003"
+	require.Empty(t, series("seconds"), "the newest file is not purged")
+
+	b.status.Saved.File = "binlog.000000"
+	require.Equal(t, "0", series("bytes"), "the checkpoint is purged")
+	b.status.Saved.ServerUUID = "another"
+	require.Empty(t, series("bytes"), "after a failover, until the checkpoint has a place in the new server's files")
+	b.status.Saved = relay.Position{}
+	require.Empty(t, series("bytes"), "there is no checkpoint yet")
+}
+
 func TestLagIsTheAgeOfWhatIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	b := setup()
@@ -106,7 +135,7 @@ func TestLagIsTheAgeOfWhatIsNotConfirmed(t *testing.T) {
 	require.InDelta(t, 2, b.view.Position().Lag.Seconds, 0.001)
 	b.status.Oldest, b.read.CommittedAt = time.Time{}, now.Add(-time.Minute)
 	require.InDelta(t, 60, b.view.Position().Lag.Seconds, 0.001, "nothing in flight, but the server has more")
-	b.status.ConfirmedAt = relay.Position{File: "binlog.000003", Pos: 50}
+	b.status.ConfirmedAt = relay.Position{ServerUUID: "u", File: "binlog.000003", Pos: 50}
 	require.Zero(t, b.view.Position().Lag.Seconds)
 	b.status.Oldest = now.Add(time.Hour)
 	require.Zero(t, b.view.Position().Lag.Seconds, "a clock that is ahead")

@@ -22,7 +22,8 @@ type sample struct {
 	value  float64
 }
 
-// metrics are all that is read from the position. They exist from the start, at zero.
+// metrics are all that is read from the position. They exist from the start, at zero, but for the runway, whose zero is an
+// alarm.
 var metrics = []metric{
 	{"state", "1 for the state that the relay is in, 0 for the others.", prometheus.GaugeValue, []string{"state"}, states},
 	{"lag_seconds", "Age of the oldest commit that is not confirmed.", prometheus.GaugeValue, nil,
@@ -33,8 +34,10 @@ var metrics = []metric{
 		func(p Position, _ View) []sample { return one(float64(p.Lag.InFlight)) }},
 	{"events_total", "Events by the stage that they reached; one sent twice is published twice.", prometheus.CounterValue, []string{"stage"}, stages},
 	{"checkpoint_age_seconds", "Time since this process saved the checkpoint, or since it started.", prometheus.GaugeValue, nil, checkpointAge},
-	{"runway_bytes", "Bytes of binlog between the oldest that the server has and the checkpoint.", prometheus.GaugeValue, nil,
-		func(p Position, _ View) []sample { return one(float64(p.Runway.Bytes)) }},
+	{"runway_bytes", "Bytes of binlog between the oldest that the server has and the checkpoint: 0 when it is purged, missing when that is not known.",
+		prometheus.GaugeValue, nil, runwayBytes},
+	{"runway_seconds", "Time until the server may purge the checkpoint's file for its age; missing while it may not.",
+		prometheus.GaugeValue, nil, runwaySeconds},
 	{"reconnects_total", "Connections that were lost and made again.", prometheus.CounterValue, []string{"peer"},
 		func(_ Position, v View) []sample {
 			t := v.Relay().Totals
@@ -120,6 +123,20 @@ func checkpointAge(p Position, v View) []sample {
 		return one(0)
 	}
 	return one(max(0, v.Now().Sub(at).Seconds()))
+}
+
+func runwayBytes(p Position, _ View) []sample {
+	if !p.Runway.known {
+		return nil
+	}
+	return one(float64(p.Runway.Bytes))
+}
+
+func runwaySeconds(p Position, _ View) []sample {
+	if p.Runway.Seconds == nil {
+		return nil
+	}
+	return one(*p.Runway.Seconds)
 }
 
 func one(value float64) []sample { return []sample{{value: value}} }

@@ -67,8 +67,11 @@ type Position struct {
 		InFlight int     `json:"in_flight"` // events read and not confirmed without a gap
 	} `json:"lag"`
 	Runway struct {
-		File  string `json:"file"` // the oldest that the server still has
-		Bytes uint64 `json:"bytes_behind_purge"`
+		File  string `json:"file"`               // the oldest that the server still has
+		Bytes uint64 `json:"bytes_behind_purge"` // from the beginning of that to the checkpoint
+		// until the checkpoint's file may be purged for its age; missing when the server does not do so, or not yet
+		Seconds *float64 `json:"seconds_until_purge,omitempty"`
+		known   bool
 	} `json:"runway"`
 	Totals Totals `json:"totals"`
 }
@@ -119,11 +122,15 @@ func (v View) Position() Position {
 	p.Checkpoint.Place, p.Checkpoint.EventID = place(status.Saved), status.SavedEventID
 	p.Checkpoint.SkipRows, p.Checkpoint.SavedAt = status.Saved.SkipRows, stamp(status.SavedAt)
 
-	p.Lag.Bytes, _ = source.Distance(status.ConfirmedAt.File, status.ConfirmedAt.Pos)
+	p.Lag.Bytes = source.Runway(status.ConfirmedAt).ToEnd
 	p.Lag.Seconds = v.lag(status, read, p.Lag.Bytes)
 	p.Lag.InFlight = status.InFlight
-	p.Runway.File = source.Oldest()
-	_, p.Runway.Bytes = source.Distance(status.Saved.File, status.Saved.Pos)
+	runway := source.Runway(status.Saved)
+	p.Runway.File, p.Runway.Bytes, p.Runway.known = source.Oldest(), runway.ToPurge, runway.Known
+	if !runway.Expires.IsZero() {
+		seconds := max(0, runway.Expires.Sub(v.Now()).Seconds())
+		p.Runway.Seconds = &seconds
+	}
 
 	t := status.Totals
 	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned, Parked: t.Parked,

@@ -1,11 +1,13 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -333,15 +335,59 @@ func TestBadServersAreNamedWithTheStatementThatMendsThem(t *testing.T) {
 		_, err := w.db.ExecContext(t.Context(), fmt.Sprintf("SET GLOBAL %s = '%s'", v.name, v.bad))
 		require.NoError(t, err)
 		w.refuses(2, v.name+" is "+v.bad, v.name+"="+v.good)
+		w.doctorSays("fail  "+v.name, v.name+" is "+v.bad+", the relay needs "+v.good, v.name+"="+v.good)
 		_, err = w.db.ExecContext(t.Context(), fmt.Sprintf("SET GLOBAL %s = '%s'", v.name, v.good))
 		require.NoError(t, err)
 	}
-	_, err := w.db.ExecContext(t.Context(), "REVOKE REPLICATION SLAVE, REPLICATION CLIENT ON *.* FROM 'cdc'@'%'")
+	for _, v := range []struct{ name, bad, good string }{
+		{"sync_binlog", "0", "1"}, {"innodb_flush_log_at_trx_commit", "2", "1"}, {"binlog_expire_logs_seconds", "60", "604800"},
+	} {
+		_, err := w.db.ExecContext(t.Context(), fmt.Sprintf("SET GLOBAL %s = %s", v.name, v.bad))
+		require.NoError(t, err)
+		w.doctorSays("warn  "+v.name, v.name+"="+v.good)
+		_, err = w.db.ExecContext(t.Context(), fmt.Sprintf("SET GLOBAL %s = %s", v.name, v.good))
+		require.NoError(t, err)
+	}
+	_, err := w.db.ExecContext(t.Context(), "SET GLOBAL read_only = ON")
+	require.NoError(t, err)
+	w.doctorSays("fail  read_only", "SET GLOBAL read_only=OFF")
+	_, err = w.db.ExecContext(t.Context(), "SET GLOBAL read_only = OFF")
+	require.NoError(t, err)
+	_, err = w.db.ExecContext(t.Context(), "REVOKE REPLICATION SLAVE, REPLICATION CLIENT ON *.* FROM 'cdc'@'%'")
 	require.NoError(t, err)
 	w.refuses(2, "may not read the binlog", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'cdc'")
 	_, err = w.db.ExecContext(t.Context(), "DROP TABLE outbox")
 	require.NoError(t, err)
 	w.refuses(2, "the table tailbox.outbox does not exist", "MIGRATE=true")
+}
+
+// doctorSays runs cdc doctor and wants one line that is not ok, with these words in it.
+func (w *world) doctorSays(words ...string) {
+	w.t.Helper()
+	code, printed := w.command("doctor")
+	var unwell []string
+	for line := range strings.Lines(printed) {
+		if !strings.HasPrefix(line, "ok ") && !strings.HasPrefix(line, "error: not all is well") {
+			unwell = append(unwell, line)
+		}
+	}
+	require.Len(w.t, unwell, 1, printed)
+	for _, word := range words {
+		require.Contains(w.t, unwell[0], word)
+	}
+	require.Equal(w.t, strings.HasPrefix(unwell[0], "fail"), code == 1, printed)
+}
+
+// command runs a command of cdc to its end.
+func (w *world) command(args ...string) (code int, printed string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	w.logs["command"] = &bytes.Buffer{}
+	s := services.New(services.Config{Name: "cdc", Args: args, Bin: binaries, Stack: w.stack, Addr: "127.0.0.1:0", Output: w.log("command")})
+	require.NoError(w.t, s.Start())
+	require.NoError(w.t, s.Process().Wait(ctx))
+	return s.Process().ExitCode(), w.printed("command")
 }
 
 func TestAServerWithoutABinlogIsRefused(t *testing.T) {

@@ -69,6 +69,7 @@ type Config struct {
 	Bin    string       // folder with the binary
 	Stack  *stack.Stack // where the servers are
 	Addr   string       // its HTTP_ADDR, host and port
+	Args   []string     // what it is given besides its environment
 	Env    []string     // further variables, KEY=value; these win
 	Output io.Writer    // receives each line that it prints, whole
 	// MySQLAddr and AMQPURL, if set, take the place of the stack's, for a proxy in between.
@@ -89,6 +90,7 @@ func (s *Service) Start() error {
 	process, err := stack.Start(stack.Command{
 		Name:   s.cfg.Name,
 		Path:   filepath.Join(s.cfg.Bin, s.cfg.Name),
+		Args:   s.cfg.Args,
 		Env:    append(s.env(), s.cfg.Env...),
 		Output: s.cfg.Output,
 		Grace:  30 * time.Second,
