@@ -8,6 +8,8 @@ import (
 	"io"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/relay"
@@ -66,7 +68,7 @@ func examine(ctx context.Context, cfg Config) ([]relay.Check, error) {
 	}
 	defer func() { _ = db.Close() }() // nothing is under way any more
 	store := checkpoint.New(db, cfg.RelayName, holder(), cfg.LeaseTTL)
-	reader, err := newReader(cfg, db, store)
+	reader, err := newReader(cfg, db, store, zap.NewNop())
 	if err != nil {
 		return nil, err
 	}

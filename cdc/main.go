@@ -53,7 +53,7 @@ func run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = source.Close() }() // likewise
-	reader, err := newReader(cfg, source, store)
+	reader, err := newReader(cfg, source, store, log)
 	if err != nil {
 		return err
 	}

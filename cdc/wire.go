@@ -4,13 +4,15 @@ import (
 	"database/sql"
 	"fmt"
 
+	"go.uber.org/zap"
+
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/publish"
 	"tailbox/deploy/ops"
 )
 
-func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader, error) {
+func newReader(cfg Config, db *sql.DB, store *checkpoint.Store, log *zap.Logger) (*binlog.Reader, error) {
 	server, err := cfg.database()
 	if err != nil {
 		return nil, err
@@ -27,7 +29,7 @@ func newReader(cfg Config, db *sql.DB, store *checkpoint.Store) (*binlog.Reader,
 		Server: server, DB: db, Outbox: outbox,
 		Own:   own,
 		Start: binlog.Start(cfg.Start), Fence: store.Fence,
-		Name: store.Holder(), ServerID: uint32(cfg.ServerID),
+		Name: store.Holder(), ServerID: uint32(cfg.ServerID), Log: log,
 	}), nil
 }
 

@@ -49,8 +49,11 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	if ctx.Err() != nil {
 		return errStopped // the handler may still be at work: what it says is not looked at
 	}
-	if h.refused != nil {
+	switch {
+	case h.refused != nil:
 		return h.refused
+	case errors.Is(err, errAgain):
+		return errAgain
 	}
 	return classify(err)
 }
@@ -207,6 +210,9 @@ func classify(err error) error {
 		return cut(err)
 	case says("purged", "could not find first log", "could not find gtid state", "not find requested gtid"):
 		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): %s", refused.Message, startAnew)
+	case says("cannot replicate anonymous transaction"):
+		return relay.Haltf(relay.SourceChanged, "the binlog has transactions without GTIDs behind the checkpoint (%s): gtid_mode was not ON all the time; "+
+			"let the relay pass them with gtid_mode=ON_PERMISSIVE, or %s", refused.Message, startAnew)
 	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
 		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)
 	case says("greater than file size", "> file size", "impossible position"):

@@ -3,9 +3,7 @@ package binlog
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-mysql-org/go-mysql/replication"
@@ -32,39 +30,6 @@ type handler struct {
 	schema  []byte
 }
 
-// transaction is the group of events that is being read.
-type transaction struct {
-	open       bool
-	gtid       gtid
-	name       string // as messages carry it
-	at         time.Time
-	exact      bool      // at is to the microsecond
-	placed     time.Time // at, for the place behind it: see placedAt
-	begun      bool      // BEGIN was seen, or stands for itself: statements in it do not end it
-	standalone bool      // MariaDB: one event is the whole group
-	xa         bool
-	foreign    bool // touched a table that is not the relay's own
-	touched    bool
-	rows       int // of the outbox, delivered or skipped
-}
-
-// placedAt is when the transaction was committed, for the place behind it, from which a repair works out what may be missing:
-// where several times are told it is the earliest. A replica tells its own time and that of the server where the commit was
-// made first; a session of MariaDB can tell any time (SET timestamp), but what is read by now was not committed later.
-func (t *transaction) placedAt() time.Time {
-	if t.placed.IsZero() {
-		return t.placed
-	}
-	return earliest(t.placed, time.Now()).UTC().Truncate(time.Microsecond)
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
 func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, deliver func(relay.Row) error) *handler {
 	return &handler{
 		ctx: ctx, reader: r, server: s, deliver: deliver,
@@ -77,7 +42,8 @@ func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, 
 // read in any case: it ends the table maps of a statement.
 func (h *handler) decodeRows(e *replication.RowsEvent, data []byte) error {
 	pos, err := e.DecodeHeader(data)
-	if err != nil || e.Type() != replication.EnumRowsEventTypeInsert || !h.isOutbox(e.Table) {
+	wanted := e.Type() == replication.EnumRowsEventTypeInsert || e.Type() == replication.EnumRowsEventTypeUpdate
+	if err != nil || !wanted || !h.isOutbox(e.Table) || h.txn.readThrough {
 		return err
 	}
 	return e.DecodeData(pos, data)
@@ -135,7 +101,7 @@ func (h *handler) handle(e *replication.BinlogEvent) error {
 	case *replication.GtidTaggedLogEvent:
 		return h.beginMySQL(e.Header, &event.GTIDEvent)
 	case *replication.MariadbGTIDEvent:
-		h.beginMariaDB(e.Header, event)
+		return h.beginMariaDB(e.Header, event)
 	case *replication.QueryEvent:
 		return h.query(event)
 	case *replication.TableMapEvent:
@@ -144,14 +110,13 @@ func (h *handler) handle(e *replication.BinlogEvent) error {
 	case *replication.RowsEvent:
 		return h.rows(event)
 	case *replication.XIDEvent:
-		h.end()
+		return h.commit()
 	case *replication.RotateEvent:
 		return h.rotate(e.Header, event)
 	case *replication.ExecuteLoadQueryEvent:
-		return relay.Haltf(relay.NotRowLogged, "LOAD DATA was logged as a statement in transaction %s, into which table the event does "+
-			"not say: a session set binlog_format to something else than ROW; take the right to do so from its user", h.txn.name)
+		return h.loaded(e.RawData)
 	case *replication.GenericEvent:
-		return h.generic(e.Header)
+		return h.generic(e)
 	}
 	return nil
 }
@@ -175,15 +140,14 @@ func (h *handler) beginMySQL(header *replication.EventHeader, e *replication.GTI
 	if e.OriginalCommitTimestamp > 0 {
 		placed = earliest(at, e.OriginalCommitTime())
 	}
-	h.begin(header, transaction{gtid: g, at: at, exact: exact, placed: placed})
-	return nil
+	return h.begin(header, transaction{gtid: g, at: at, exact: exact, placed: placed})
 }
 
 // Flags of a MariaDB GTID event that go-mysql does not name.
 const mariaPreparedXA = 64
 
-func (h *handler) beginMariaDB(header *replication.EventHeader, e *replication.MariadbGTIDEvent) {
-	h.begin(header, transaction{
+func (h *handler) beginMariaDB(header *replication.EventHeader, e *replication.MariadbGTIDEvent) error {
+	return h.begin(header, transaction{
 		gtid:       gtid{maria: e.GTID},
 		at:         time.Unix(int64(header.Timestamp), 0),
 		placed:     time.Unix(int64(header.Timestamp), 0),
@@ -193,105 +157,20 @@ func (h *handler) beginMariaDB(header *replication.EventHeader, e *replication.M
 	})
 }
 
-// begin opens a transaction. One that is still open has ended without saying so: only a group of its own can follow.
-func (h *handler) begin(header *replication.EventHeader, txn transaction) {
-	if h.txn.open {
-		h.endAt(h.pos - uint64(header.EventSize))
-	}
-	txn.open = true
-	txn.name = txn.gtid.String()
-	if txn.name == "" {
-		txn.name = fmt.Sprintf("%s:%d", h.file, h.pos-uint64(header.EventSize))
-	}
-	h.txn = txn
-	h.reader.ledger.transaction(txn.gtid.String())
-}
-
-// query follows BEGIN, COMMIT and DDL, and refuses changes of the outbox that are logged as statements.
-func (h *handler) query(e *replication.QueryEvent) error {
-	statement := strings.TrimSpace(stripComments(string(e.Query[:min(len(e.Query), 4096)])))
-	word := strings.ToUpper(firstWords(statement))
-	switch {
-	case word == "BEGIN":
-		h.txn.open, h.txn.begun = true, true
-	case word == "COMMIT":
-		h.end()
-	case word == "ROLLBACK":
-		return h.rolledBack()
-	case strings.HasPrefix(word, "XA START"), strings.HasPrefix(word, "XA BEGIN"):
-		h.txn.begun, h.txn.xa = true, true
-	case strings.HasPrefix(word, "XA END"), strings.HasPrefix(word, "SAVEPOINT"), strings.HasPrefix(word, "ROLLBACK TO"):
-	case strings.HasPrefix(word, "XA "):
-		h.txn.foreign = true
-		h.end()
-	case h.writesOutbox(word, statement):
-		return relay.Haltf(relay.NotRowLogged, "a change of %s was logged as a statement in transaction %s: a session set "+
-			"binlog_format to something else than ROW; take the right to do so from its user", h.reader.cfg.Outbox, h.txn.name)
-	case strings.HasSuffix(strings.ToUpper(strings.TrimSpace(string(e.Query[max(0, len(e.Query)-64):]))), "START TRANSACTION"):
-		h.txn.begun, h.txn.foreign = true, true // CREATE TABLE ... SELECT: its rows follow in the same group
-	default:
-		h.txn.foreign = true
-		if !h.txn.begun || h.txn.standalone {
-			h.end() // DDL is a group of its own
-		}
-	}
-	return nil
-}
-
-// writesOutbox tells a statement that may have put rows into the outbox without a row event.
-func (h *handler) writesOutbox(word, statement string) bool {
-	verb, _, _ := strings.Cut(word, " ")
-	switch verb {
-	case "INSERT", "REPLACE", "LOAD", "CALL", "WITH":
-		return strings.Contains(strings.ToLower(statement), strings.ToLower(h.reader.cfg.Outbox.Name))
-	}
-	return false
-}
-
-func (h *handler) end() { h.endAt(h.pos) }
-
-func (h *handler) endAt(pos uint64) {
-	foreign := h.txn.foreign || !h.txn.touched
-	h.reader.ledger.ended(h.txn.gtid, h.file, pos, h.txn.placedAt(), foreign)
-	if h.skip > 0 && (h.skipTxn == "" || h.skipTxn == h.txn.name) {
-		h.skip = 0
-	}
-	h.txn = transaction{}
-}
-
-// rolledBack ends a transaction that the server wrote although it was rolled back, because it changed tables that have no
-// transactions, too.
-func (h *handler) rolledBack() error {
-	if h.txn.rows > 0 {
-		return relay.Haltf(relay.SourceIncident, "transaction %s wrote to %s, to a table without transactions and was rolled back: its "+
-			"%d events were sent before that could be known; find them by source_position %s", h.txn.name, h.reader.cfg.Outbox, h.txn.rows, h.txn.name)
-	}
-	h.end()
-	return nil
-}
-
-// torn drops a transaction whose end the server never wrote, because it died while writing it: it was not committed.
-func (h *handler) torn() error {
-	if h.txn.rows > 0 {
-		return relay.Haltf(relay.SourceIncident, "the server died while it wrote transaction %s to %s: its %d events were sent, and may not have "+
-			"been committed; compare the outbox table with them by source_position %s", h.txn.name, h.file, h.txn.rows, h.txn.name)
-	}
-	h.txn = transaction{}
-	return nil
-}
-
+// rotate follows the server to its next file. A transaction never spans two: one that is open was torn by a crash.
 func (h *handler) rotate(header *replication.EventHeader, e *replication.RotateEvent) error {
 	next := string(e.NextLogName)
-	if header.Timestamp == 0 || header.Flags&replication.LOG_EVENT_ARTIFICIAL_F != 0 {
+	artificial := header.Timestamp == 0 || header.Flags&replication.LOG_EVENT_ARTIFICIAL_F != 0
+	if h.txn.open && (!artificial || next != h.file) {
+		if err := h.torn(); err != nil {
+			return err
+		}
+	}
+	if artificial {
 		if next != h.file || h.server.gtid { // an artificial one names the file that is being read, no more
 			h.file, h.pos = next, e.Position
 		}
 		return nil
-	}
-	if h.txn.open {
-		if err := h.torn(); err != nil {
-			return err
-		}
 	}
 	h.file, h.pos = next, e.Position
 	h.reader.ledger.rotated(next)
@@ -299,11 +178,10 @@ func (h *handler) rotate(header *replication.EventHeader, e *replication.RotateE
 }
 
 // generic judges the events that go-mysql does not decode.
-func (h *handler) generic(header *replication.EventHeader) error {
-	switch header.EventType {
+func (h *handler) generic(e *replication.BinlogEvent) error {
+	switch e.Header.EventType {
 	case replication.XA_PREPARE_LOG_EVENT:
-		h.end()
-		return nil
+		return h.prepared(e.RawData[min(len(e.RawData), replication.EventHeaderSize):])
 	case replication.INCIDENT_EVENT:
 		return relay.Haltf(relay.SourceIncident, "the server logged an incident at %s:%d: its binlog misses changes; compare the "+
 			"outbox table with what was delivered, then start anew with START=snapshot", h.file, h.pos)
@@ -311,10 +189,10 @@ func (h *handler) generic(header *replication.EventHeader) error {
 		replication.VIEW_CHANGE_EVENT, replication.MARIADB_BINLOG_CHECKPOINT_EVENT, replication.MARIADB_START_ENCRYPTION_EVENT:
 		return nil
 	default:
-		if header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
+		if e.Header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
 			return nil
 		}
 	}
 	return relay.Haltf(relay.SourceIncident, "the binlog has an event of the unknown type %d at %s:%d: it may hold rows of the outbox",
-		header.EventType, h.file, h.pos)
+		e.Header.EventType, h.file, h.pos)
 }

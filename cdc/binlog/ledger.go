@@ -242,6 +242,7 @@ type ReadPlace struct {
 	Position    relay.Position
 	CommittedAt time.Time // of the last transaction that was read whole; zero before the first
 	Rows        uint64
+	Notes       Notes
 }
 
 func (l *ledger) readPlace() ReadPlace {

@@ -6,8 +6,9 @@
 // order, again after a reconnect only from behind the last row delivered; a place never lies inside a transaction unless
 // it counts the rows to skip; what cannot be read safely ends in a *relay.Halt and is never passed over.
 //
-// Rows are delivered as they come, before the end of their transaction is read: a server writes a transaction to the
-// binlog only as a whole and when it commits, so what can be read has been committed (XA is the exception, and halts).
+// The rows of a transaction are delivered when its end was read and is a commit: servers also write some transactions
+// that were rolled back (see transaction). One too large to be held is read twice, first for its end, then for its rows, so
+// none is ever in memory as a whole.
 package binlog
 
 import (
@@ -22,6 +23,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-sql-driver/mysql"
+	"go.uber.org/zap"
 
 	"tailbox/cdc/outbox"
 	"tailbox/cdc/relay"
@@ -77,6 +79,8 @@ type Config struct {
 	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
 	// all that was in the binlog before it was called can be seen by a SELECT. Needed for StartSnapshot.
 	Fence func(ctx context.Context) error
+	// Log receives warnings. Defaults to nowhere.
+	Log *zap.Logger
 }
 
 // Reader is a relay.Source. See the package comment for what it promises.
@@ -85,6 +89,8 @@ type Reader struct {
 	serverID uint32
 	ledger   *ledger
 	hears    atomic.Bool // a stream is under way and has heard from the server
+	notes    notes
+	verdict  *verdict // on the transaction that the next stream begins with, if it was too large to be held; Stream's own
 
 	mu      sync.Mutex
 	mapping *outbox.Mapping // of the column names seen last
@@ -97,7 +103,10 @@ func New(cfg Config) *Reader {
 	if cfg.Name == "" {
 		cfg.Name = "tailbox-" + rand.Text()
 	}
-	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger()}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger(), notes: notes{log: cfg.Log}}
 	if r.serverID == 0 {
 		r.serverID = randomServerID()
 	}
@@ -137,14 +146,18 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 			return err
 		}
 	}
-	from, err := r.ledger.resume(server)
-	if err != nil {
-		return err
+	for {
+		from, err := r.ledger.resume(server)
+		if err != nil {
+			return err
+		}
+		if err := r.validate(ctx, server, from, behindPatience); err != nil {
+			return err
+		}
+		if err := r.dump(ctx, server, from, deliver); !errors.Is(err, errAgain) {
+			return err
+		}
 	}
-	if err := r.validate(ctx, server, from, behindPatience); err != nil {
-		return err
-	}
-	return r.dump(ctx, server, from, deliver)
 }
 
 // Connected implements relay.Source.
@@ -166,7 +179,11 @@ func (r *Reader) mappingFor(names []string) (*outbox.Mapping, error) {
 }
 
 // Read tells how far the stream has been read.
-func (r *Reader) Read() ReadPlace { return r.ledger.readPlace() }
+func (r *Reader) Read() ReadPlace {
+	place := r.ledger.readPlace()
+	place.Notes = r.notes.soFar()
+	return place
+}
 
 // errStopped ends a stream whose context has ended.
 var errStopped = errors.New("the stream was stopped")

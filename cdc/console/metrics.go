@@ -43,6 +43,12 @@ var metrics = []metric{
 			t := v.Relay().Totals
 			return []sample{{[]string{"mysql"}, float64(t.SourceReconnects)}, {[]string{"rabbitmq"}, float64(t.BrokerReconnects)}}
 		}},
+	{"ignored_total", "Changes that were seen and not acted on: updates of outbox rows, and changes of other tables that were logged as statements.",
+		prometheus.CounterValue, []string{"kind"},
+		func(_ Position, v View) []sample {
+			n := v.Read().Notes
+			return []sample{{[]string{"update"}, float64(n.Updates)}, {[]string{"statement"}, float64(n.Statements)}}
+		}},
 	{"leader", "1 when this process is the one that relays.", prometheus.GaugeValue, nil,
 		func(p Position, _ View) []sample { return one(truth(p.Leader.Me)) }},
 	{"takeovers_total", "How often this process became the one that relays.", prometheus.CounterValue, nil,

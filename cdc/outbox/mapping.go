@@ -128,6 +128,17 @@ func (m *Mapping) Event(values []any, fallback time.Time) (schema.Event, error) 
 	return e, errors.Join(errs...)
 }
 
+// SameID tells whether two images of a row, before and after an update, have the same id. One that leaves the id out has
+// not changed it.
+func (m *Mapping) SameID(before, after []any) bool {
+	if m.value(after, colID) == nil {
+		return true
+	}
+	b, errBefore := asString(m.value(before, colID))
+	a, errAfter := asString(m.value(after, colID))
+	return errBefore == nil && errAfter == nil && a == b
+}
+
 func (m *Mapping) value(values []any, column int) any {
 	if m.index[column] < 0 {
 		return nil
