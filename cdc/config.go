@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -41,6 +42,7 @@ type Config struct {
 	LeaseTTL           time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long instances of one name wait for a sign of life from the one that relays before another takes over."`
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
 	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
+	WorkerURL          string        `name:"worker-url" env:"WORKER_URL" help:"Where a worker answers HTTP, such as http://127.0.0.1:3002: the console then shows its numbers and dead letters. Empty for nowhere."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
 }
 
@@ -97,6 +99,8 @@ func (c *Config) validate() error {
 		_, err := publish.New(publish.Config{URL: c.AMQPURL, TLS: c.AMQPTLS})
 		errs = append(errs, err)
 	}
+	_, err := workerURL(c.WorkerURL)
+	errs = append(errs, err)
 	for _, template := range []struct{ name, text string }{{"EXCHANGE", c.Exchange}, {"ROUTING_KEY", c.RoutingKey}} {
 		if _, err := publish.ParseTemplate(template.text); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", template.name, err))
@@ -130,4 +134,16 @@ func (c *Config) openDatabase(conns int) (*sql.DB, error) {
 		return nil, err
 	}
 	return ops.OpenMySQL(server, conns)
+}
+
+// workerURL reads WORKER_URL, nil when it is empty. An error leaves out what was given: it may hold a password.
+func workerURL(text string) (*url.URL, error) {
+	if text == "" {
+		return nil, nil
+	}
+	at, err := url.Parse(text)
+	if err != nil || at.Host == "" || at.User != nil || at.Scheme != "http" && at.Scheme != "https" {
+		return nil, errors.New("WORKER_URL is not of the form http://host:3002")
+	}
+	return at, nil
 }

@@ -65,13 +65,19 @@ func run(ctx context.Context, cfg Config) error {
 	// What is seen from outside.
 	surveyor := binlog.NewSurveyor(reader, surveyInterval)
 	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Now: time.Now}
+	watch, err := watched(cfg)
+	if err != nil {
+		return err
+	}
 	var collector *console.Collector
+	var seen *console.Console
 	engine := relay.New(reader, publisher, store, log, relay.Config{
 		Holder: store.Holder(), LeaseTTL: cfg.LeaseTTL,
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
 		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
 		Observe: func(row *relay.Row, at time.Time) {
 			collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
+			seen.Observe(row, at)
 			if entry := log.Check(zap.DebugLevel, "published"); entry != nil {
 				entry.Write(zap.String("event_id", row.Event.ID), zap.String("type", row.Event.Type), zap.String("position", row.Position))
 			}
@@ -79,17 +85,18 @@ func run(ctx context.Context, cfg Config) error {
 	})
 	members := newRollCall(store, reader.ServerID(), engine)
 	view.Relay, view.Members = engine.Status, members.last
-	collector = console.NewCollector(view)
+	collector, seen = console.NewCollector(view), console.New(view, watch)
 	registry := ops.Metrics()
 	registry.MustRegister(collector)
 
 	return ops.Run(ctx,
 		func(ctx context.Context) error {
-			return ops.Serve(ctx, cfg.Common, console.Handler(view, registry), func(addr net.Addr) {
+			return ops.Serve(ctx, cfg.Common, seen.Handler(registry), func(addr net.Addr) {
 				log.Info("listening", zap.String("addr", addr.String()))
 			})
 		},
 		surveyor.Run,
+		seen.Run,
 		func(ctx context.Context) error {
 			if err := migrate(ctx, cfg, log); err != nil {
 				return err

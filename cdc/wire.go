@@ -8,6 +8,7 @@ import (
 
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/checkpoint"
+	"tailbox/cdc/console"
 	"tailbox/cdc/publish"
 	"tailbox/deploy/ops"
 )
@@ -52,4 +53,17 @@ func newPublisher(cfg Config) (*publish.Publisher, error) {
 		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
 	return publisher, nil
+}
+
+// watched is what the console shows of the settings, and whom it asks.
+func watched(cfg Config) (console.Config, error) {
+	routing, err := publish.ParseTemplate(cfg.RoutingKey)
+	if err != nil {
+		return console.Config{}, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
+	}
+	worker, err := workerURL(cfg.WorkerURL)
+	if err != nil {
+		return console.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, KeyOf: routing.For, Worker: worker}, nil
 }

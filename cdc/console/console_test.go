@@ -57,7 +57,7 @@ func (b *bundle) get(t *testing.T, path string) *httptest.ResponseRecorder {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(console.NewCollector(b.view))
 	answer := httptest.NewRecorder()
-	console.Handler(b.view, registry).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	console.New(b.view, console.Config{}).Handler(registry).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 	return answer
 }
 

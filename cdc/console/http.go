@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -9,11 +10,21 @@ import (
 )
 
 // Handler serves the relay's HTTP calls.
-func Handler(view View, metrics prometheus.Gatherer) http.Handler {
+func (c *Console) Handler(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	ops.Probes(mux, view.Ready, view.State, metrics)
+	ops.Probes(mux, c.view.Ready, c.view.State, metrics)
 	mux.HandleFunc("GET /position", func(w http.ResponseWriter, _ *http.Request) {
-		ops.WriteJSON(w, http.StatusOK, view.Position())
+		ops.WriteJSON(w, http.StatusOK, c.view.Position())
 	})
+	mux.HandleFunc("GET /history", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(c.history.json()) // the client went away: nobody is left to tell
+	})
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { c.watchers.serve(w, r, c.greet) })
+	for _, call := range []string{"GET /stats", "GET /dead-letters", "POST /dead-letters/redrive"} {
+		method, path, _ := strings.Cut(call, " ")
+		mux.HandleFunc(method+" /worker"+path, func(w http.ResponseWriter, r *http.Request) { c.worker.forward(w, r, path) })
+	}
 	return mux
 }

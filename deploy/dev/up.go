@@ -61,7 +61,7 @@ func up(ctx context.Context, module string) (err error) {
 	for _, name := range services.Names {
 		service := services.New(services.Config{
 			Name: name, Bin: filepath.Join(module, "bin"), Stack: servers, Addr: addr(name), Output: out.line(name),
-			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(name), "ADMIN_TOKEN=dev"},
+			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(name), "ADMIN_TOKEN=dev", "WORKER_URL=http://" + addr("worker")},
 		})
 		if err := service.Start(); err != nil {
 			return err
