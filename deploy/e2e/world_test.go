@@ -112,10 +112,16 @@ func setup(t *testing.T, opts ...option) *world {
 
 func (w *world) service(name string, env ...string) *services.Service {
 	w.t.Helper()
+	return services.New(w.config(name, name, env...))
+}
+
+// config is that of an instance of a service; its log is kept under the label.
+func (w *world) config(name, label string, env ...string) services.Config {
+	w.t.Helper()
 	addr, err := services.FreeAddr(w.t.Context())
 	require.NoError(w.t, err)
-	w.logs[name] = &bytes.Buffer{}
-	return services.New(services.Config{Name: name, Bin: binaries, Stack: w.stack, Addr: addr, Env: env, Output: w.log(name)})
+	w.logs[label] = &bytes.Buffer{}
+	return services.Config{Name: name, Bin: binaries, Stack: w.stack, Addr: addr, Env: env, Output: w.log(label)}
 }
 
 // start starts services and waits until they are ready.
