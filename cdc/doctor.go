@@ -62,6 +62,18 @@ func report(checks []relay.Check, well, asJSON bool, out io.Writer) error {
 
 // examine gathers the checks of all rooms. An error says that the settings themselves are wrong.
 func examine(ctx context.Context, cfg Config) ([]relay.Check, error) {
+	publisher, err := newPublisher(cfg)
+	if err != nil {
+		return nil, err
+	}
+	checks, err := examineSource(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return append(checks, publisher.Checks(ctx)...), nil
+}
+
+func examineSource(ctx context.Context, cfg Config) ([]relay.Check, error) {
 	db, err := cfg.openDatabase(2)
 	if err != nil {
 		return nil, err
@@ -74,8 +86,7 @@ func examine(ctx context.Context, cfg Config) ([]relay.Check, error) {
 	}
 	checks, err := preflightChecks(ctx, cfg, reader, db)
 	if err != nil {
-		checks = append(checks, unreachable("source", err))
-		return checks, nil
+		return append(checks, unreachable("source", err)), nil
 	}
 	if len(relay.Fatal(checks)) == 0 {
 		checks = append(checks, checkPlace(ctx, reader, store)...)

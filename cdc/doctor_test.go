@@ -5,12 +5,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
 	"tailbox/cdc/binlog"
@@ -18,6 +20,7 @@ import (
 	"tailbox/cdc/relay"
 	"tailbox/schema"
 	"tailbox/schema/schematest"
+	"tailbox/schema/topology"
 )
 
 func TestMain(m *testing.M) { schematest.Main(m) }
@@ -33,6 +36,7 @@ func setup(t *testing.T) *patient {
 	t.Helper()
 	p := &patient{t: t, dsn: schematest.DB(t), url: schematest.Vhost(t)}
 	p.db = schematest.Open(t, p.dsn)
+	p.declare(func(ch *amqp.Channel) error { return topology.DeclareExchange(ch, topology.Exchange) })
 	return p
 }
 
@@ -40,6 +44,16 @@ func (p *patient) exec(query string, args ...any) {
 	p.t.Helper()
 	_, err := p.db.ExecContext(p.t.Context(), query, args...)
 	require.NoError(p.t, err)
+}
+
+func (p *patient) declare(what func(*amqp.Channel) error) {
+	p.t.Helper()
+	conn, err := amqp.Dial(p.url)
+	require.NoError(p.t, err)
+	ch, err := conn.Channel()
+	require.NoError(p.t, err)
+	require.NoError(p.t, what(ch))
+	require.NoError(p.t, conn.Close())
 }
 
 // doctor runs the command and gives the checks that are not ok, by name.
@@ -87,7 +101,7 @@ func TestDoctorIsContentWithWhatWorks(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		require.Regexp(t, "^ok  ", line)
 	}
-	for _, name := range []string{"source", "binlog_format", "binlog_expire_logs_seconds", "server_id", "outbox table", "dump", "table relay_checkpoint", "checkpoint"} {
+	for _, name := range []string{"source", "binlog_format", "binlog_expire_logs_seconds", "server_id", "outbox table", "dump", "table relay_checkpoint", "checkpoint", "broker", "exchange"} {
 		require.Contains(t, out.String(), "  "+name+"  ")
 	}
 }
@@ -192,6 +206,34 @@ func (p *patient) end() relay.Position {
 	last := surveyor.Last()
 	file, pos := last.End()
 	return relay.Position{Flavor: last.Flavor, ServerUUID: last.UUID, GTID: last.GTID, GTIDSet: last.GTIDSet, File: file, Pos: pos}
+}
+
+func TestDoctorLooksAtTheBroker(t *testing.T) {
+	t.Parallel()
+	p := setup(t)
+	p.declare(func(ch *amqp.Channel) error { return ch.ExchangeDelete(topology.Exchange, false, false) })
+	unwell, err := p.doctor("--on-unroutable=park")
+	require.NoError(t, err, "the relay will declare them")
+	for _, name := range []string{"exchange", "unrouted exchange", "unrouted queue"} {
+		require.Equal(t, relay.CheckWarn, unwell[name].Level, "%+v", unwell)
+		require.Contains(t, unwell[name].Found, "does not exist")
+	}
+	unwell, err = p.doctor("--on-unroutable=park")
+	require.NoError(t, err)
+	require.Len(t, unwell, 3, "the doctor declares nothing")
+
+	p.declare(func(ch *amqp.Channel) error {
+		return errors.Join(topology.DeclareExchange(ch, topology.Exchange), topology.DeclareUnrouted(ch))
+	})
+	unwell, err = p.doctor("--on-unroutable=park")
+	require.NoError(t, err)
+	require.Empty(t, unwell)
+
+	p.url = strings.Replace(p.url, "guest:guest", "guest:Secret-2", 1)
+	p.fails("broker", "403", "AMQP_URL")
+	require.NotContains(t, fmt.Sprint(p.doctor()), "Secret-2")
+	p.url = "amqp://guest:guest@127.0.0.1:1/"
+	p.fails("broker", "refused", "AMQP_URL")
 }
 
 func TestDoctorTellsAServerThatIsAway(t *testing.T) {

@@ -88,14 +88,9 @@ func New(cfg Config) (*Publisher, error) {
 // Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there. Sessions
 // begin with one address after the other.
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
-	var conn *amqp.Connection
-	var wire *wire
-	err := p.brokers.Turn().Connect(ctx, func(ctx context.Context, link ops.BrokerLink) (err error) {
-		conn, wire, err = p.connect(ctx, link)
-		return err
-	})
+	conn, wire, err := p.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the broker: %w", err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
@@ -107,6 +102,18 @@ func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	}
 	session.start()
 	return session, nil
+}
+
+// dial logs in on one address after the other, until one takes it.
+func (p *Publisher) dial(ctx context.Context) (conn *amqp.Connection, wire *wire, err error) {
+	err = p.brokers.Turn().Connect(ctx, func(ctx context.Context, link ops.BrokerLink) (err error) {
+		conn, wire, err = p.connect(ctx, link)
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to the broker: %w", err)
+	}
+	return conn, wire, nil
 }
 
 // connect logs in on a link. What it returns does not outlive an error.
