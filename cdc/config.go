@@ -39,6 +39,7 @@ type Config struct {
 	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
 	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
+	OnGap              string        `name:"on-gap" env:"ON_GAP" default:"repair" help:"What happens when the binlog does not lead on from the checkpoint, because it was purged or reset: repair (send from the outbox table what may be missing, then go on) or halt."`
 	LeaseTTL           time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long instances of one name wait for a sign of life from the one that relays before another takes over."`
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
 	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
@@ -72,6 +73,7 @@ func (c *Config) validate() error {
 		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
 		c.validateLease(),
+		ops.OneOf("ON_GAP", c.OnGap, string(binlog.GapRepair), string(binlog.GapHalt)),
 		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),
 	}
 	if c.Window > maxWindow {

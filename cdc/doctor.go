@@ -80,7 +80,7 @@ func examineSource(ctx context.Context, cfg Config) ([]relay.Check, error) {
 	}
 	defer func() { _ = db.Close() }() // nothing is under way any more
 	store := checkpoint.New(db, cfg.RelayName, holder(), cfg.LeaseTTL)
-	reader, err := newReader(cfg, db, store, zap.NewNop())
+	reader, err := newReader(cfg, db, store, zap.NewNop(), nil)
 	if err != nil {
 		return nil, err
 	}

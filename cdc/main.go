@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"tailbox/cdc/audit"
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
@@ -53,7 +54,8 @@ func run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = source.Close() }() // likewise
-	reader, err := newReader(cfg, source, store, log)
+	repairs := &repairs{log: log, audit: audit.New(db, cfg.RelayName)}
+	reader, err := newReader(cfg, source, store, log, repairs.note)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func run(ctx context.Context, cfg Config) error {
 
 	// What is seen from outside.
 	surveyor := binlog.NewSurveyor(reader, surveyInterval)
-	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Now: time.Now}
+	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Repair: reader.Repair, Now: time.Now}
 	watch, err := watched(cfg)
 	if err != nil {
 		return err
@@ -76,7 +78,9 @@ func run(ctx context.Context, cfg Config) error {
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
 		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
 		Observe: func(row *relay.Row, at time.Time) {
-			collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
+			if !row.Repaired { // when that was committed is not known
+				collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
+			}
 			seen.Observe(row, at)
 			if entry := log.Check(zap.DebugLevel, "published"); entry != nil {
 				entry.Write(zap.String("event_id", row.Event.ID), zap.String("type", row.Event.Type), zap.String("position", row.Position))
@@ -84,7 +88,7 @@ func run(ctx context.Context, cfg Config) error {
 		},
 	})
 	members := newRollCall(store, reader.ServerID(), engine)
-	view.Relay, view.Members = engine.Status, members.last
+	view.Relay, view.Members, repairs.status = engine.Status, members.last, engine.Status
 	collector, seen = console.NewCollector(view), console.New(view, watch)
 	registry := ops.Metrics()
 	registry.MustRegister(collector)

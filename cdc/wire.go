@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 
@@ -13,7 +14,7 @@ import (
 	"tailbox/deploy/ops"
 )
 
-func newReader(cfg Config, db *sql.DB, store *checkpoint.Store, log *zap.Logger) (*binlog.Reader, error) {
+func newReader(cfg Config, db *sql.DB, store *checkpoint.Store, log *zap.Logger, repairing func(context.Context, binlog.Repair)) (*binlog.Reader, error) {
 	server, err := cfg.database()
 	if err != nil {
 		return nil, err
@@ -29,7 +30,7 @@ func newReader(cfg Config, db *sql.DB, store *checkpoint.Store, log *zap.Logger)
 	return binlog.New(binlog.Config{
 		Server: server, DB: db, Outbox: outbox,
 		Own:   own,
-		Start: binlog.Start(cfg.Start), Fence: store.Fence,
+		Start: binlog.Start(cfg.Start), OnGap: binlog.OnGap(cfg.OnGap), Fence: store.Fence, Repairing: repairing,
 		Name: store.Holder(), ServerID: uint32(cfg.ServerID), Log: log,
 	}), nil
 }

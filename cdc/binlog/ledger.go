@@ -19,19 +19,20 @@ type ledger struct {
 }
 
 type state struct {
-	known  bool   // base is a place (false until START has found one)
-	server string // uuid and flavour that the places belong to
-	flavor string
-	gtid   bool
-	base   place // behind the last transaction that is confirmed
-	ends   []end // of the transactions behind it
-	read   place // behind the last transaction that was read whole
-	readAt time.Time
-	late   time.Duration // the longest time from the creation of a row to its commit, of those delivered and before
-	rows   uint64        // Seq of the last row delivered
-	first  uint64        // Seq of the last row before the first base: no place exists before it is confirmed
-	open   string        // GTID of the transaction that is being read, or was when the stream broke
-	start  *relay.Position
+	known   bool   // base is a place (false until START or a repair has found one)
+	server  string // uuid and flavour that the places belong to
+	flavor  string
+	gtid    bool
+	base    place // behind the last transaction that is confirmed
+	ends    []end // of the transactions behind it
+	read    place // behind the last transaction that was read whole
+	readAt  time.Time
+	late    time.Duration // the longest time from the creation of a row to its commit, of those delivered and before
+	rows    uint64        // Seq of the last row delivered
+	first   uint64        // Seq of the last row before the base was settled: no place exists before it is confirmed
+	settled uint64        // transactions passed when it was
+	open    string        // GTID of the transaction that is being read, or was when the stream broke
+	start   *relay.Position
 }
 
 // place is between two transactions.
@@ -75,15 +76,30 @@ func (l *ledger) placed() bool {
 	return l.known || l.start != nil
 }
 
-// settle makes a place that START has found the base, behind all rows that were delivered so far.
+// leave gives up the place, which leads nowhere any more, until another one is settled; rows stay numbered. It gives that
+// place, behind the last row delivered, and tells whether a transaction was read since it was settled.
+func (l *ledger) leave() (from relay.Position, moved bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known {
+		from, moved = l.position(l.read, l.rows, l.open), l.read.passed > l.settled
+	} else {
+		from = *l.start
+	}
+	l.known, l.start, l.ends, l.open = false, nil, nil, ""
+	return from, moved
+}
+
+// settle makes a place that START or a repair has found the base, behind all rows that were delivered so far.
 func (l *ledger) settle(from relay.Position) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	passed := l.base.passed + 1 // worth saving at once: a restart without it would choose another place
 	if err := l.place(from); err != nil {
 		return err
 	}
 	l.first = l.rows
-	l.base.passed, l.read.passed = 1, 1 // worth saving at once: a restart without it would choose another place
+	l.base.passed, l.read.passed, l.settled = passed, passed, passed
 	return nil
 }
 

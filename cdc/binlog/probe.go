@@ -46,6 +46,9 @@ func (r *Reader) CheckPlace(ctx context.Context, from relay.Position) []relay.Ch
 	survey, err := r.tryPlace(ctx, from)
 	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
 		check.Level, check.Found, check.Reason = relay.CheckFail, halt.Err.Error(), halt.Reason
+		if r.repairable(halt) {
+			check.Level, check.Reason, check.Mend = relay.CheckWarn, "", "start the relay: ON_GAP=repair does it"
+		}
 		return []relay.Check{check}
 	}
 	if err != nil {

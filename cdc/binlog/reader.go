@@ -76,11 +76,15 @@ type Config struct {
 	Name string
 	// ServerID is the number that this process has among the server's replicas. 0, the default, stands for a random one.
 	ServerID uint32
+	// OnGap is what happens when the binlog does not lead on from the checkpoint. Defaults to GapRepair.
+	OnGap OnGap
 	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
-	// all that was in the binlog before it was called can be seen by a SELECT. Needed for StartSnapshot.
+	// all that was in the binlog before it was called can be seen by a SELECT. Needed for StartSnapshot and GapRepair.
 	Fence func(ctx context.Context) error
 	// Log receives warnings. Defaults to nowhere.
 	Log *zap.Logger
+	// Repairing, if set, is told of a repair when it begins and when its last row was read. The repair waits for it.
+	Repairing func(ctx context.Context, repair Repair)
 }
 
 // Reader is a relay.Source. See the package comment for what it promises.
@@ -94,6 +98,8 @@ type Reader struct {
 
 	mu      sync.Mutex
 	mapping *outbox.Mapping // of the column names seen last
+	gap     *Repair         // the last one since Begin
+	repairs int             // without a transaction between them
 }
 
 var _ relay.Source = (*Reader)(nil)
@@ -124,7 +130,12 @@ func randomServerID() uint32 {
 }
 
 // Begin implements relay.Source.
-func (r *Reader) Begin(from relay.Position) { r.ledger.begin(from) }
+func (r *Reader) Begin(from relay.Position) {
+	r.mu.Lock()
+	r.gap, r.repairs = nil, 0
+	r.mu.Unlock()
+	r.ledger.begin(from)
+}
 
 // Confirmed implements relay.Source.
 func (r *Reader) Confirmed(seq uint64) (relay.Position, uint64, bool) { return r.ledger.confirmed(seq) }
@@ -141,23 +152,29 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 	if err := r.claimServerID(ctx, server, r.cfg.DB); err != nil {
 		return err
 	}
-	if !r.ledger.placed() {
-		if err := r.start(ctx, server, deliver); err != nil {
-			return err
-		}
-	}
 	for {
-		from, err := r.ledger.resume(server)
-		if err != nil {
-			return err
+		if !r.ledger.placed() {
+			if err := r.start(ctx, server, deliver); err != nil {
+				return err
+			}
 		}
-		if err := r.validate(ctx, server, from, behindPatience); err != nil {
-			return err
-		}
-		if err := r.dump(ctx, server, from, deliver); !errors.Is(err, errAgain) {
+		err := r.follow(ctx, server, deliver)
+		if !errors.Is(err, errAgain) && !r.leave(err) {
 			return err
 		}
 	}
+}
+
+// follow streams from the place that the ledger has.
+func (r *Reader) follow(ctx context.Context, s *server, deliver func(relay.Row) error) error {
+	from, err := r.ledger.resume(s)
+	if err != nil {
+		return err
+	}
+	if err := r.validate(ctx, s, from, behindPatience); err != nil {
+		return err
+	}
+	return r.dump(ctx, s, from, deliver)
 }
 
 // Connected implements relay.Source.

@@ -33,12 +33,12 @@ func setup(t *testing.T) *bundle {
 	return &bundle{t: t, db: schematest.Open(t, dsn), dsn: dsn}
 }
 
-func (b *bundle) reader(start binlog.Start) *binlog.Reader {
+func (b *bundle) reader(start binlog.Start, change ...func(*binlog.Config)) *binlog.Reader {
 	b.t.Helper()
 	server, err := mysql.ParseDSN(b.dsn)
 	require.NoError(b.t, err)
 	b.exec("INSERT IGNORE INTO relay_checkpoint (relay, holder, epoch) VALUES ('default', 'test', 1)")
-	return binlog.New(binlog.Config{
+	cfg := binlog.Config{
 		Server: server, DB: b.db, Start: start,
 		Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"},
 		Own:    []binlog.Table{{Schema: server.DBName, Name: "relay_checkpoint"}},
@@ -46,7 +46,11 @@ func (b *bundle) reader(start binlog.Start) *binlog.Reader {
 			_, err := b.db.ExecContext(ctx, "UPDATE relay_checkpoint SET saved_at = UTC_TIMESTAMP(6)")
 			return err
 		},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	return binlog.New(cfg)
 }
 
 func (b *bundle) exec(query string, args ...any) {

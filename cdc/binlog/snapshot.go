@@ -13,15 +13,16 @@ import (
 	"tailbox/cdc/relay"
 )
 
-// snapshotTimeout is how long the server may take to sort the table, and how long it waits for a relay that is held back
-// by the broker.
-const snapshotTimeout = 10 * time.Minute
+// fillTimeout is how long the server may take to sort the table, and how long it waits for a relay that is held back by the
+// broker.
+const fillTimeout = 10 * time.Minute
 
-// snapshot delivers what the table holds and gives the place to stream from.
+// fill delivers what the table holds, of what was created since then, and gives the place to stream from. START=snapshot and
+// a repair do it.
 //
 // The place is taken first, then the fence makes all before it visible, then the table is read: what is committed in
 // between is in both and is sent twice, never missed. If it breaks off, the next one begins from the first row again.
-func (r *Reader) snapshot(ctx context.Context, s *server, deliver func(relay.Row) error) (relay.Position, error) {
+func (r *Reader) fill(ctx context.Context, s *server, since time.Time, deliver func(relay.Row) error) (relay.Position, error) {
 	from, err := r.latest(ctx, s)
 	if err != nil {
 		return from, err
@@ -31,32 +32,39 @@ func (r *Reader) snapshot(ctx context.Context, s *server, deliver func(relay.Row
 	}
 
 	cfg := r.cfg.Server.Clone()
-	cfg.ReadTimeout = snapshotTimeout
+	cfg.ReadTimeout = fillTimeout
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return from, fmt.Errorf("prepare the snapshot's connection: %w", err)
+		return from, fmt.Errorf("prepare to read the outbox table: %w", err)
 	}
 	db := sql.OpenDB(connector)
 	defer db.Close()
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return from, fmt.Errorf("connect for the snapshot: %w", err)
+		return from, fmt.Errorf("connect to read the outbox table: %w", err)
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION net_write_timeout = %d", int(snapshotTimeout.Seconds()))); err != nil {
-		return from, fmt.Errorf("prepare the snapshot's connection: %w", err)
+	// A TIMESTAMP is compared, and read, in the session's time zone.
+	set := fmt.Sprintf("SET SESSION net_write_timeout = %d, SESSION time_zone = '+00:00'", int(fillTimeout.Seconds()))
+	if _, err := conn.ExecContext(ctx, set); err != nil {
+		return from, fmt.Errorf("prepare to read the outbox table: %w", err)
 	}
-	return from, r.readTable(ctx, conn, s, from, deliver)
+	// Whatever the server's default is: only what is committed may be sent.
+	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: true})
+	if err != nil {
+		return from, fmt.Errorf("prepare to read the outbox table: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // it only read
+	return from, r.readTable(ctx, tx, s, since, label(from), deliver)
 }
 
-func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from relay.Position, deliver func(relay.Row) error) error {
+func (r *Reader) readTable(ctx context.Context, tx *sql.Tx, s *server, since time.Time, label string, deliver func(relay.Row) error) error {
 	mapping, err := r.mappingFor(s.columns)
 	if err != nil {
 		return err
 	}
-	// By name: a star leaves invisible columns out, which the binlog has.
-	columns := "`" + strings.Join(s.columns, "`, `") + "`"
-	rows, err := conn.QueryContext(ctx, "SELECT "+columns+" FROM "+r.cfg.Outbox.quoted()+" ORDER BY "+snapshotOrder(mapping))
+	query, args := tableQuery(s.columns, r.cfg.Outbox, mapping, since)
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("read the outbox table: %w", err)
 	}
@@ -69,7 +77,6 @@ func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from 
 	for i := range values {
 		into[i] = &values[i]
 	}
-	label := label(from)
 	for rows.Next() {
 		if err := rows.Scan(into...); err != nil {
 			return fmt.Errorf("read the outbox table: %w", err)
@@ -89,9 +96,20 @@ func (r *Reader) readTable(ctx context.Context, conn *sql.Conn, s *server, from 
 	return nil
 }
 
-// snapshotOrder sorts by time, and within an aggregate by version: a row is placed by the latest time among the versions
-// up to its own, so that a writer whose clock is behind cannot put a version before the one it followed.
-func snapshotOrder(m *outbox.Mapping) string {
+// tableQuery reads the rows that were created since then, all at the zero time, in the order in which they are sent.
+func tableQuery(columns []string, table Table, mapping *outbox.Mapping, since time.Time) (query string, args []any) {
+	// By name: a star leaves invisible columns out, which the binlog has.
+	query = "SELECT `" + strings.Join(columns, "`, `") + "` FROM " + table.quoted()
+	if created, dated := mapping.Column("created_at"); dated && !since.IsZero() {
+		query += fmt.Sprintf(" WHERE `%[1]s` >= ? OR `%[1]s` IS NULL", created)
+		args = append(args, since.UTC().Format("2006-01-02 15:04:05.000000"))
+	}
+	return query + " ORDER BY " + tableOrder(mapping), args
+}
+
+// tableOrder sorts by time, and within an aggregate by version: a row is placed by the latest time among the versions up to
+// its own, so that a writer whose clock is behind cannot put a version before the one it followed.
+func tableOrder(m *outbox.Mapping) string {
 	id, _ := m.Column("id")
 	kind, _ := m.Column("aggregate_type")
 	aggregate, _ := m.Column("aggregate_id")

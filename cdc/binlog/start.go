@@ -12,20 +12,22 @@ import (
 )
 
 // startAnew is what mends a gap: there is no way to get from the binlog what it no longer has.
-const startAnew = "set position to NULL in the relay's row of relay_checkpoint to start anew with START=snapshot, " +
-	"which sends what the outbox still holds"
+const startAnew = "ON_GAP=repair sends what may be missing from the outbox table; or set position to NULL in the relay's row of " +
+	"relay_checkpoint to start anew with START=snapshot, which sends all that it holds"
 
-// start finds the place to begin at when there is no checkpoint.
+// start finds the place to begin at when there is no checkpoint, or none that leads on.
 func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) error) error {
 	var from relay.Position
 	var err error
-	switch r.cfg.Start {
-	case StartEarliest:
+	switch _, gap := r.Repair(); {
+	case gap:
+		from, err = r.repair(ctx, s, deliver)
+	case r.cfg.Start == StartEarliest:
 		from, err = r.earliest(ctx, s)
-	case StartLatest:
+	case r.cfg.Start == StartLatest:
 		from, err = r.latest(ctx, s)
 	default:
-		from, err = r.snapshot(ctx, s, deliver)
+		from, err = r.fill(ctx, s, time.Time{}, deliver)
 	}
 	if err != nil {
 		return err
@@ -36,8 +38,14 @@ func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) e
 // latest is the end of the binlog.
 func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) {
 	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid, GTID: s.gtid}
+	// The clock is asked before all: what is behind the place is committed later.
+	var micros int64
+	err := r.cfg.DB.QueryRowContext(ctx, "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))").Scan(&micros)
+	if err != nil {
+		return from, fmt.Errorf("ask for the server's time: %w", err)
+	}
+	from.CommittedAt = time.UnixMicro(micros).UTC()
 	// The set is asked for first: what is committed between the two questions is read again by GTID, never skipped.
-	var err error
 	if s.gtid {
 		if from.GTIDSet, err = s.executed(ctx, r.cfg.DB); err != nil {
 			return from, err

@@ -28,6 +28,7 @@ type bundle struct {
 	status relay.Status
 	read   binlog.ReadPlace
 	survey binlog.Survey
+	repair *binlog.Repair
 	view   console.View
 }
 
@@ -36,7 +37,7 @@ func setup() *bundle {
 		status: relay.Status{State: relay.Streaming, Epoch: 7, Me: true, Leader: "host-1", ConfirmedAt: relay.Position{ServerUUID: "u", File: "binlog.000002", Pos: 300},
 			Saved:   relay.Position{ServerUUID: "u", File: "binlog.000002", Pos: 100, SkipRows: 5, CommittedAt: now.Add(-time.Hour)},
 			SavedAt: now.Add(-3 * time.Second),
-			Totals:  relay.Totals{Read: 10, Published: 9, Confirmed: 8, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
+			Totals:  relay.Totals{Read: 10, Published: 9, Confirmed: 8, Repaired: 5, Returned: 2, Refused: 1, SourceReconnects: 3, BrokerReconnects: 4}},
 	}
 	b.survey = binlog.Survey{At: now, Flavor: "mysql", Version: "9.7.0", UUID: "u", GTID: true, GTIDSet: "u:1-9"}
 	b.survey.Add("binlog.000001", 1000)
@@ -48,6 +49,12 @@ func setup() *bundle {
 		Relay:  func() relay.Status { return b.status },
 		Read:   func() binlog.ReadPlace { return b.read },
 		Source: func() binlog.Survey { return b.survey },
+		Repair: func() (binlog.Repair, bool) {
+			if b.repair == nil {
+				return binlog.Repair{}, false
+			}
+			return *b.repair, true
+		},
 	}
 	return b
 }
@@ -73,7 +80,7 @@ func TestPositionHasEveryNameOfTheContract(t *testing.T) {
 		"checkpoint": {"file", "pos", "gtid_set", "event_id", "skip_rows", "saved_at"},
 		"lag":        {"seconds", "bytes", "in_flight"},
 		"runway":     {"file", "bytes_behind_purge"},
-		"totals":     {"read", "published", "confirmed", "returned", "nacked", "quarantined", "reconnects"},
+		"totals":     {"read", "published", "confirmed", "returned", "nacked", "quarantined", "repaired", "reconnects"},
 	} {
 		object, ok := got[part].(map[string]any)
 		require.True(t, ok, part)
@@ -145,7 +152,7 @@ func TestReadyOnlyWhileDoingItsJob(t *testing.T) {
 	t.Parallel()
 	b := setup()
 	for state, reason := range map[relay.State]relay.Reason{
-		relay.Streaming: "", relay.Snapshot: "", relay.Standby: "", relay.Paused: "",
+		relay.Streaming: "", relay.Snapshot: "", relay.Repairing: "", relay.Standby: "", relay.Paused: "",
 	} {
 		b.status.State, b.status.Reason = state, reason
 		answer := b.get(t, "/readyz")
@@ -172,11 +179,25 @@ func TestMetricsHaveTheContractsNames(t *testing.T) {
 		"tailbox_relay_lag_seconds 0", "tailbox_relay_lag_bytes 250", "tailbox_relay_in_flight 0",
 		`tailbox_relay_events_total{stage="read"} 10`, `tailbox_relay_events_total{stage="published"} 9`,
 		`tailbox_relay_events_total{stage="confirmed"} 8`, `tailbox_relay_events_total{stage="returned"} 2`,
-		`tailbox_relay_events_total{stage="nacked"} 1`,
+		`tailbox_relay_events_total{stage="nacked"} 1`, `tailbox_relay_events_total{stage="repaired"} 5`,
 		"tailbox_relay_commit_to_confirm_seconds_count 0", "tailbox_relay_checkpoint_age_seconds 3", "tailbox_relay_runway_bytes 1100",
 		`tailbox_relay_reconnects_total{peer="mysql"} 3`, `tailbox_relay_reconnects_total{peer="rabbitmq"} 4`,
 		"tailbox_relay_leader 1", "tailbox_relay_epoch 7",
 	} {
 		require.True(t, slices.Contains(strings.Split(text, "\n"), series), "%s in\n%s", series, text)
 	}
+}
+
+func TestPositionTellsExactlyWhatARepairDid(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	require.Nil(t, b.view.Position().Repair, "there was none")
+	b.repair = &binlog.Repair{Reason: relay.BinlogPurged, Detail: "why", Since: now.Add(-time.Hour), Rows: 3, Began: now,
+		From: relay.Position{File: "binlog.000001", Pos: 4, GTIDSet: "u:1"}}
+	want := console.Repair{Reason: relay.BinlogPurged, Detail: "why", Since: "2026-11-23T11:00:00.000000Z", Rows: 3,
+		BeganAt: "2026-11-23T12:00:00.000000Z", From: console.Place{File: "binlog.000001", Pos: 4, GTIDSet: "u:1"}}
+	require.Equal(t, &want, b.view.Position().Repair, "under way")
+	b.repair.To, b.repair.Ended = relay.Position{File: "binlog.000007", Pos: 5, GTIDSet: "u:1-9"}, now.Add(time.Second)
+	want.To, want.At = console.Place{File: "binlog.000007", Pos: 5, GTIDSet: "u:1-9"}, "2026-11-23T12:00:01.000000Z"
+	require.Equal(t, &want, b.view.Position().Repair)
 }

@@ -120,6 +120,7 @@ func stages(p Position, _ View) []sample {
 		{[]string{"parked"}, float64(p.Totals.Parked)},
 		{[]string{"nacked"}, float64(p.Totals.Nacked)},
 		{[]string{"quarantined"}, float64(p.Totals.Quarantined)},
+		{[]string{"repaired"}, float64(p.Totals.Repaired)},
 	}
 }
 

@@ -19,6 +19,7 @@ type View struct {
 	Members func() []checkpoint.Member
 	Read    func() binlog.ReadPlace
 	Source  func() binlog.Survey
+	Repair  func() (binlog.Repair, bool)
 	Now     func() time.Time
 }
 
@@ -74,6 +75,26 @@ type Position struct {
 		known   bool
 	} `json:"runway"`
 	Totals Totals `json:"totals"`
+	// Repair is the last gap in the binlog that this process filled from the outbox table.
+	Repair *Repair `json:"repair,omitempty"`
+}
+
+// Repair tells exactly what a repair did.
+type Repair struct {
+	Reason  relay.Reason `json:"reason"`
+	Detail  string       `json:"detail"`
+	From    Place        `json:"from"`  // the binlog did not lead on from here
+	To      Place        `json:"to"`    // the stream goes on from here
+	Since   string       `json:"since"` // rows created from then on were sent; empty: all
+	Rows    uint64       `json:"rows"`  // how many
+	BeganAt string       `json:"began_at"`
+	At      string       `json:"at"` // when the last row was read; empty while it is under way
+}
+
+// RepairOf is the document of a repair.
+func RepairOf(r binlog.Repair) *Repair {
+	return &Repair{Reason: r.Reason, Detail: r.Detail, From: place(r.From), To: place(r.To), Since: stamp(r.Since), Rows: r.Rows,
+		BeganAt: stamp(r.Began), At: stamp(r.Ended)}
 }
 
 // Member is one instance of the relay, as it said of itself last.
@@ -100,6 +121,7 @@ type Totals struct {
 	Parked      uint64 `json:"parked"`
 	Nacked      uint64 `json:"nacked"`
 	Quarantined uint64 `json:"quarantined"`
+	Repaired    uint64 `json:"repaired"` // confirmed, of the rows that a repair sent
 	Reconnects  uint64 `json:"reconnects"`
 }
 
@@ -132,9 +154,12 @@ func (v View) Position() Position {
 		p.Runway.Seconds = &seconds
 	}
 
+	if repair, any := v.Repair(); any {
+		p.Repair = RepairOf(repair)
+	}
 	t := status.Totals
 	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned, Parked: t.Parked,
-		Nacked: t.Refused, Quarantined: t.Quarantined, Reconnects: t.SourceReconnects + t.BrokerReconnects}
+		Nacked: t.Refused, Quarantined: t.Quarantined, Repaired: t.Repaired, Reconnects: t.SourceReconnects + t.BrokerReconnects}
 	return p
 }
 

@@ -32,8 +32,8 @@ type Core struct {
 
 // Totals count rows since the process started; one sent twice is published twice.
 type Totals struct {
-	Read, Published, Confirmed, Returned, Parked, Refused, Quarantined uint64
-	SourceReconnects, BrokerReconnects                                 uint64
+	Read, Published, Confirmed, Returned, Parked, Refused, Quarantined, Repaired uint64
+	SourceReconnects, BrokerReconnects                                           uint64
 }
 
 // NewCore returns the core of a relay with nothing in its window. Of the configuration it heeds Window, WindowBytes,
@@ -145,6 +145,9 @@ func (c *Core) confirm(seq uint64, observe func(row *Row)) {
 		settled = c.window.flights[0]
 		s := c.window.settle(settled, confirmed)
 		c.counts.Confirmed++
+		if s.row.Repaired {
+			c.counts.Repaired++
+		}
 		observe(&s.row)
 	}
 	c.advance()

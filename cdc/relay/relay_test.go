@@ -273,3 +273,29 @@ func breakAll(t *testing.T, random *rand.Rand) {
 	place, _ := b.row.Saved()
 	require.Equal(t, len(all), b.log.Index(place))
 }
+
+func TestNothingIsSavedInsideARepair(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		i := b.instance()
+		i.source.Repair(true)
+		sent := b.log.Commit(7)
+		time.Sleep(time.Minute)
+		require.Equal(t, sent, b.broker.Routed())
+		status := i.Status()
+		require.Equal(t, relay.Repairing, status.State)
+		require.Equal(t, uint64(7), status.Totals.Repaired)
+		require.True(t, status.Saved.IsZero(), "there is no place inside a repair")
+
+		i.source.Repair(false)
+		b.log.Commit(2)
+		time.Sleep(time.Minute)
+		status = i.Status()
+		require.Equal(t, relay.Streaming, status.State)
+		require.Equal(t, uint64(7), status.Totals.Repaired)
+		require.Equal(t, uint64(9), status.Totals.Confirmed)
+		require.Equal(t, 9, b.log.Index(status.Saved))
+		require.NoError(t, i.stop())
+	})
+}

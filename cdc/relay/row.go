@@ -16,6 +16,8 @@ type Row struct {
 	// CommittedAt is when the transaction was committed, by the database's clock; to the microsecond where the server
 	// says so, else to the second.
 	CommittedAt time.Time
+	// Repaired says that the row comes from the outbox table, because the binlog has a gap.
+	Repaired bool
 	// Parked says that the row reached no queue and goes to the unrouted queue now.
 	Parked bool
 }

@@ -15,6 +15,10 @@ type Source interface {
 	// Connected tells whether a stream is under way and has heard from the server.
 	Connected() bool
 	// Confirmed gives the place behind row seq, which never goes down from call to call, and how many transactions
-	// that are not the relay's own it has passed. ok is false while there is no such place yet (inside a snapshot).
+	// that are not the relay's own it has passed. ok is false while there is no such place yet (inside a snapshot or a
+	// repair).
 	Confirmed(seq uint64) (place Position, passed uint64, ok bool)
+	// Repairing tells, while there is no place yet, that this is because of a gap in the binlog, which is being filled from
+	// the outbox table, and not because of START.
+	Repairing() bool
 }

@@ -8,6 +8,7 @@ const (
 	Starting  State = "starting"  // has not seen the lease yet
 	Standby   State = "standby"   // another instance leads; this one is ready to take over
 	Snapshot  State = "snapshot"  // sending what the table held before the place it streams from
+	Repairing State = "repairing" // likewise, because the binlog did not lead on from the checkpoint
 	Streaming State = "streaming" // sending each row as it is committed
 	Stalled   State = "blocked"   // source or broker is away, or what was sent reached no queue
 	Paused    State = "paused"    // told to send nothing; lease and checkpoint are kept
@@ -16,7 +17,7 @@ const (
 )
 
 // States are all of them, for the metric that has one series each.
-var States = []State{Starting, Standby, Snapshot, Streaming, Stalled, Paused, Draining, Halted}
+var States = []State{Starting, Standby, Snapshot, Repairing, Streaming, Stalled, Paused, Draining, Halted}
 
 // Reason says why a relay halted, or why it is blocked.
 type Reason string

@@ -61,6 +61,8 @@ func (r *Relay) Status() Status {
 	case s.State != Streaming:
 	case !r.source.Connected():
 		s.State, s.Reason = Stalled, SourceDown
+	case !ok && r.source.Repairing():
+		s.State = Repairing
 	case !ok:
 		s.State = Snapshot
 	}

@@ -18,6 +18,7 @@ type Source struct {
 	halt *relay.Halt
 	from relay.Position
 	rows uint64 // delivered since Begin
+	gap  bool
 
 	connected atomic.Bool
 }
@@ -48,6 +49,20 @@ func (s *Source) Begin(from relay.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.from, s.rows = from, 0
+}
+
+// Repair makes rows those of a repair, during which there is no place, or ends it.
+func (s *Source) Repair(under bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap = under
+}
+
+// Repairing implements relay.Source.
+func (s *Source) Repairing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gap
 }
 
 // Connected implements relay.Source.
@@ -88,7 +103,7 @@ func (s *Source) next() (row relay.Row, ok bool, more, cut <-chan struct{}, halt
 	for i, txn := range s.log.txns[s.from.Pos:] {
 		if before < uint64(len(txn)) {
 			s.rows++
-			row = relay.Row{Seq: s.rows, Event: txn[before], Position: fmt.Sprint(int(s.from.Pos) + i), CommittedAt: time.Now()}
+			row = relay.Row{Seq: s.rows, Event: txn[before], Position: fmt.Sprint(int(s.from.Pos) + i), CommittedAt: time.Now(), Repaired: s.gap}
 			return row, true, s.log.more, s.cut, s.halt
 		}
 		before -= uint64(len(txn))
@@ -110,5 +125,5 @@ func (s *Source) Confirmed(seq uint64) (relay.Position, uint64, bool) {
 		at.SkipRows -= uint64(len(txn))
 		at.Pos++
 	}
-	return at, at.Pos, true
+	return at, at.Pos, !s.gap
 }
