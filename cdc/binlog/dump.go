@@ -137,7 +137,7 @@ type dialer struct {
 }
 
 func newDialer() *dialer {
-	return &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout}}
+	return &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout, Control: smallSegments}}
 }
 
 // DialContext is a client.Dialer.
