@@ -114,7 +114,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // openSessions opens one session per request.
 func (r *Relay) openSessions(ctx context.Context) {
-	retry := newBackOff(100*time.Millisecond, 2*time.Second)
+	retry := newBackOff(100*time.Millisecond, time.Second)
 	var opened time.Time
 	for {
 		select {

@@ -15,7 +15,7 @@ import (
 // refused, which only a person can mend.
 const (
 	connectFirst = 250 * time.Millisecond
-	connectMost  = 5 * time.Second
+	connectMost  = 2 * time.Second
 	stallFirst   = 50 * time.Millisecond
 	stallMost    = 5 * time.Second
 	refusedMost  = 30 * time.Second
