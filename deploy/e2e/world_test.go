@@ -68,6 +68,7 @@ type world struct {
 	api    *services.Service
 	cdc    *services.Service
 	worker *services.Service
+	probes int // events posted by recovers
 	mu     sync.Mutex
 	logs   map[string]*bytes.Buffer
 }
@@ -239,7 +240,7 @@ type position struct {
 		InFlight int `json:"in_flight"`
 		Bytes    int
 	}
-	Totals struct{ Read, Published, Confirmed, Returned int }
+	Totals struct{ Read, Published, Confirmed, Returned, Reconnects int }
 }
 
 func (w *world) position() (p position) {
@@ -254,10 +255,14 @@ func (w *world) number(query string, args ...any) (n int) {
 	return n
 }
 
-// waitFor waits until the condition holds.
+// waitFor waits until the condition holds. It asks on the test's own goroutine, so that a condition may fail the test.
 func (w *world) waitFor(what string, within time.Duration, holds func() bool) {
 	w.t.Helper()
-	require.Eventually(w.t, holds, within, 50*time.Millisecond, what)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); !holds(); <-tick.C {
+		require.Less(w.t, time.Since(began), within, "waited in vain for %s", what)
+	}
 }
 
 // settled waits until every outbox row is in the inbox.
