@@ -13,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: dev
-dev: ## MySQL, RabbitMQ and the three services, in the foreground; Ctrl-C stops all, the data is kept
+dev: ## MySQL, RabbitMQ and the services, in the foreground; Ctrl-C stops all, the data is kept; RELAYS=2 runs a standby
 	@$(DEV) up
 
 .PHONY: infras

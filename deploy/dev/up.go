@@ -10,7 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,8 +19,38 @@ import (
 	"tailbox/deploy/stack"
 )
 
-// defaults are where the services listen, unless API_ADDR, CDC_ADDR or WORKER_ADDR say otherwise.
-var defaults = map[string]string{"api": "127.0.0.1:3000", "cdc": "127.0.0.1:3001", "worker": "127.0.0.1:3002"}
+// instance is one process of a service.
+type instance struct {
+	label    string // how its lines begin
+	service  string
+	variable string // the environment's name for its address
+	addr     string
+}
+
+// instances are the services, in the order in which they are started, and further relays behind them with RELAYS above 1: the
+// first listens on 3001, the second on 3011, and so on.
+func instances() ([]instance, error) {
+	list := []instance{
+		{"api", "api", "API_ADDR", "127.0.0.1:3000"}, {"worker", "worker", "WORKER_ADDR", "127.0.0.1:3002"}, {"cdc", "cdc", "CDC_ADDR", "127.0.0.1:3001"},
+	}
+	if text := os.Getenv("RELAYS"); text != "" {
+		relays, err := strconv.Atoi(text)
+		if err != nil || relays < 1 || relays > maxRelays {
+			return nil, fmt.Errorf("%w: RELAYS: %q is not a number from 1 to %d", ops.ErrBadConfig, text, maxRelays)
+		}
+		for n := 2; n <= relays; n++ {
+			list = append(list, instance{fmt.Sprint("cdc", n), "cdc", fmt.Sprintf("CDC%d_ADDR", n), fmt.Sprintf("127.0.0.1:30%d1", n-1)})
+		}
+	}
+	for i := range list {
+		if addr := os.Getenv(list[i].variable); addr != "" {
+			list[i].addr = addr
+		}
+	}
+	return list, nil
+}
+
+const maxRelays = 9
 
 // up runs everything until it is interrupted, and stops it in the opposite order. The data is kept for the next time.
 func up(ctx context.Context, module string) (err error) {
@@ -29,7 +59,11 @@ func up(ctx context.Context, module string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
-	if err := portsAreFree(ctx); err != nil {
+	all, err := instances()
+	if err != nil {
+		return err
+	}
+	if err := portsAreFree(ctx, all); err != nil {
 		return err
 	}
 
@@ -52,29 +86,29 @@ func up(ctx context.Context, module string) (err error) {
 	}
 
 	var running []*services.Service
-	ended := make(chan string, len(services.Names))
+	ended := make(chan string, len(all))
 	defer func() {
 		for i := len(running) - 1; i >= 0; i-- {
 			err = errors.Join(err, bounded(ctx, running[i].Process().Stop))
 		}
 	}()
-	for _, name := range services.Names {
+	for _, one := range all {
 		service := services.New(services.Config{
-			Name: name, Bin: filepath.Join(module, "bin"), Stack: servers, Addr: addr(name), Output: out.line(name),
-			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(name), "ADMIN_TOKEN=dev", "WORKER_URL=http://" + addr("worker")},
+			Name: one.service, Bin: filepath.Join(module, "bin"), Stack: servers, Addr: one.addr, Output: out.line(one.label),
+			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(one.service), "ADMIN_TOKEN=dev"},
 		})
 		if err := service.Start(); err != nil {
 			return err
 		}
 		running = append(running, service)
-		go func() { <-service.Process().Done(); ended <- name }()
+		go func() { <-service.Process().Done(); ended <- one.label }()
 	}
 	for _, service := range running {
 		if err := service.Ready(ctx); err != nil {
 			return err
 		}
 	}
-	fmt.Fprint(say, banner())
+	fmt.Fprint(say, banner(all))
 
 	select {
 	case <-ctx.Done():
@@ -85,7 +119,11 @@ func up(ctx context.Context, module string) (err error) {
 	}
 }
 
-func banner() string {
+func banner(all []instance) string {
+	at := map[string]string{}
+	for _, one := range all {
+		at[one.label] = one.addr
+	}
 	return fmt.Sprintf(`ready
 
   api      http://%[1]s/docs
@@ -95,18 +133,8 @@ func banner() string {
   try      curl -i http://%[1]s/customers -H 'Content-Type: application/json' -d '{"email":"ada@example.com","name":"Ada"}'
            curl http://%[2]s/position
 
-`, addr("api"), addr("cdc"), addr("worker"))
+`, at["api"], at["cdc"], at["worker"])
 }
-
-func addr(name string) string {
-	if value := os.Getenv(variable(name)); value != "" {
-		return value
-	}
-	return defaults[name]
-}
-
-// variable is the environment's name for a service's address.
-func variable(name string) string { return strings.ToUpper(name) + "_ADDR" }
 
 // level makes the relay say what it publishes; at info it speaks of changes of its state only.
 func level(name string) string {
@@ -119,13 +147,13 @@ func level(name string) string {
 	return "info"
 }
 
-func portsAreFree(ctx context.Context) error {
+func portsAreFree(ctx context.Context, all []instance) error {
 	var errs []error
-	for _, name := range services.Names {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr(name))
+	for _, one := range all {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", one.addr)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w: %s wants to listen on %s, which something else does: stop that, or set %s",
-				ops.ErrBadConfig, name, addr(name), variable(name)))
+				ops.ErrBadConfig, one.label, one.addr, one.variable))
 			continue
 		}
 		errs = append(errs, listener.Close())
@@ -147,7 +175,7 @@ type prefixed struct {
 	color bool
 }
 
-var colors = map[string]int{"dev": 90, "api": 36, "cdc": 33, "worker": 35}
+var colors = map[string]int{"dev": 90, "api": 36, "cdc": 33, "worker": 35} // others have the terminal's own
 
 func (p *prefixed) line(name string) io.Writer { return &prefix{p, name} }
 
