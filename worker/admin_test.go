@@ -13,9 +13,9 @@ import (
 	"tailbox/schema/schematest"
 )
 
-func (s service) post(t *testing.T, authorization, body string) (int, string) {
+func (s service) post(t *testing.T, path, authorization, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/dead-letters/redrive", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader(body))
 	require.NoError(t, err)
 	req.Close = true
 	req.Header.Set("Authorization", authorization)
@@ -45,33 +45,52 @@ func TestDeadLettersAreListedAndRedrivenOverHTTP(t *testing.T) {
 		require.Equal(t, http.StatusUnprocessableEntity, status, limit)
 	}
 
-	const token = "Bearer open sesame"
+	const token, redrive, drop = "Bearer open sesame", "/dead-letters/redrive", "/dead-letters/drop"
 	for _, c := range []struct {
-		authorization, body string
-		status              int
-		part                string
+		path, authorization, body string
+		status                    int
+		part                      string
 	}{
-		{"", `{"all":true}`, http.StatusUnauthorized, ""},
-		{"Bearer open", `{"all":true}`, http.StatusUnauthorized, ""},
-		{"Basic open sesame", `{"all":true}`, http.StatusUnauthorized, ""},
-		{token, `{"all":`, http.StatusBadRequest, ""},
-		{token, `{"every":true}`, http.StatusBadRequest, ""},
-		{token, `{"all":true,"message_id":"x"}`, http.StatusUnprocessableEntity, ""},
-		{token, `{}`, http.StatusUnprocessableEntity, ""},
-		{token, `{"message_id":"x"}`, http.StatusNotFound, `"no_dead_letter"`},
-		{token, `{"message_id":"` + poison.ID + `"}`, http.StatusOK, `{"redriven":1,"remaining":0}`},
+		{redrive, "", `{"all":true}`, http.StatusUnauthorized, ""},
+		{redrive, "Bearer open", `{"all":true}`, http.StatusUnauthorized, ""},
+		{redrive, "Basic open sesame", `{"all":true}`, http.StatusUnauthorized, ""},
+		{redrive, token, `{"all":`, http.StatusBadRequest, ""},
+		{redrive, token, `{"every":true}`, http.StatusBadRequest, ""},
+		{redrive, token, `{"all":true,"message_id":"x"}`, http.StatusUnprocessableEntity, ""},
+		{redrive, token, `{}`, http.StatusUnprocessableEntity, ""},
+		{redrive, token, `{"message_id":"x"}`, http.StatusNotFound, `"no_dead_letter"`},
+		{redrive, token, `{"message_id":"` + poison.ID + `"}`, http.StatusOK, `{"redriven":1,"remaining":0}`},
+		{drop, "", `{"message_id":"x"}`, http.StatusUnauthorized, ""},
+		{drop, token, `{"message_id":"x","all":true}`, http.StatusBadRequest, ""},
+		{drop, token, `{}`, http.StatusUnprocessableEntity, ""},
+		{drop, token, `{"message_id":"x"}`, http.StatusNotFound, `"no_dead_letter"`},
 	} {
-		status, body := s.post(t, c.authorization, c.body)
+		status, body := s.post(t, c.path, c.authorization, c.body)
 		require.Equal(t, c.status, status, c.body)
 		require.Contains(t, body, c.part)
 	}
 	eventually(t, func() bool { _, stats := s.get(t, "/stats"); return strings.Contains(stats, `"dead":2`) })
+
+	eventually(t, func() bool {
+		_, body = s.post(t, drop, token, `{"message_id":"`+poison.ID+`"}`)
+		return !strings.Contains(body, "no_dead_letter") // the broker may not have it ready yet
+	})
+	require.JSONEq(t, `{"dropped":1,"redriven":0,"remaining":0}`, body)
+	eventually(t, func() bool { _, stats := s.get(t, "/stats"); return strings.Contains(stats, `"dropped":1`) })
+	next := schematest.Event(func(e *schema.Event) {
+		e.AggregateID, e.AggregateVersion, e.Type = poison.AggregateID, 2, "CustomerUpdated"
+	})
+	publish(t, url, next)
+	eventually(t, func() bool { _, stats := s.get(t, "/stats"); return strings.Contains(stats, `"applied":1`) })
+	for _, line := range []string{"dropping a dead letter", "passed over an event that was dropped"} {
+		require.Equal(t, poison.ID, s.lines.FilterMessage(line).All()[0].ContextMap()["event_id"])
+	}
 }
 
 func TestNothingCanBeChangedWithoutATokenConfigured(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(*Config) {})
-	status, body := s.post(t, "Bearer ", `{"all":true}`)
+	status, body := s.post(t, "/dead-letters/redrive", "Bearer ", `{"all":true}`)
 	require.Equal(t, http.StatusForbidden, status)
 	require.Contains(t, body, `"code":"admin_disabled"`)
 	status, body = s.get(t, "/dead-letters")

@@ -8,6 +8,7 @@ import (
 	"tailbox/deploy/ops"
 	"tailbox/schema/topology"
 	"tailbox/worker/consume"
+	"tailbox/worker/effect"
 )
 
 // Config are the worker's settings.
@@ -70,7 +71,8 @@ func (c *Config) consume() consume.Config {
 		Prefetch:        c.Prefetch,
 		MaxAttempts:     c.MaxAttempts,
 		InboxRetention:  retention,
-		ChecksVersions:  true,                      // as effect does
+		ChecksVersions:  true, // as effect does
+		Drop:            effect.Drop,
 		ShutdownTimeout: max(c.ShutdownTimeout, 0), // Common tells what is wrong with it
 	}
 }
@@ -84,8 +86,8 @@ func retention(text string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("INBOX_RETENTION: %q is neither off nor a duration such as 720h", text)
 	}
-	if d == 0 { // which a consume.Config takes for its default
-		return 0, errors.New("INBOX_RETENTION: 0 would forget at once; off keeps the inbox for ever")
+	if d <= 0 { // which a consume.Config takes for something else
+		return 0, fmt.Errorf("INBOX_RETENTION: %v would forget at once; off keeps the inbox for ever", d)
 	}
 	return d, nil
 }

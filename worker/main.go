@@ -105,6 +105,7 @@ func routes(worker *consume.Worker, token ops.Secret, metrics prometheus.Gathere
 		ops.WriteJSON(w, http.StatusOK, worker.Stats())
 	})
 	mux.HandleFunc("GET /dead-letters", func(w http.ResponseWriter, r *http.Request) { list(w, r, worker) })
+	mux.HandleFunc("POST /dead-letters/drop", ops.Guard(token, func(w http.ResponseWriter, r *http.Request) { drop(w, r, worker) }))
 	mux.HandleFunc("POST /dead-letters/redrive", ops.Guard(token, func(w http.ResponseWriter, r *http.Request) { redrive(w, r, worker) }))
 	return mux
 }

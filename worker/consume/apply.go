@@ -27,6 +27,7 @@ type kind int
 const (
 	applied   kind = iota // committed: inbox row and effect
 	duplicate             // its effect was there before
+	dropped               // committed: inbox row, no effect
 	gap                   // too early
 	failed                // try again later, counted
 	permanent             // never try again
@@ -35,13 +36,16 @@ const (
 	stalled               // the database would not, the message is not to blame: try again, not counted
 )
 
+// commits tells whether the transaction that came to this is to be committed.
+func (v verdict) commits() bool { return v.kind == applied || v.kind == duplicate || v.kind == dropped }
+
 // errCommitUnknown marks a commit whose answer did not arrive: it happened, or it did not.
 var errCommitUnknown = errors.New("the commit's outcome is unknown")
 
 // try applies the message in one transaction.
 //
-// Invariant: the inbox row and the effect commit together, and nothing of a try that does not end in applied or duplicate
-// stays in the database (unless its commit's answer was lost, which the next try finds out from the inbox).
+// Invariant: the inbox row and the effect commit together, and nothing of a try that does not end in applied, duplicate or
+// dropped stays in the database (unless its commit's answer was lost, which the next try finds out from the inbox).
 func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
 	defer cancel()
@@ -58,24 +62,28 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 		return judge(ctx, err)
 	}
 	seen, err := inbox.Record(ctx, tx, w.cfg.Name, m.event.ID, m.hash)
-	if errors.Is(err, inbox.ErrIDReused) {
+	switch {
+	case errors.Is(err, inbox.ErrIDReused) && m.dropped:
+		seen = false // it was another event
+	case errors.Is(err, inbox.ErrIDReused):
 		return verdict{kind: permanent, problem: problem{code: codeIDReused}}
-	}
-	if err != nil {
+	case err != nil:
 		return judge(ctx, err)
 	}
-	outcome := verdict{kind: applied}
+	outcome := verdict{kind: duplicate}
 	switch {
 	case seen && !block.endsWith(m):
-		return verdict{kind: duplicate}
+		return outcome
 	case seen:
-		outcome.kind = duplicate
+	case m.dropped:
+		outcome = w.drop(ctx, tx, m)
 	case block.holds(m):
 		return verdict{kind: blocked, problem: problem{code: codeBlocked}, by: block.by}
 	default:
-		if outcome = w.handle(ctx, tx, m, handler, block); outcome.kind != applied && outcome.kind != duplicate {
-			return outcome
-		}
+		outcome = w.handle(ctx, tx, m, handler, block)
+	}
+	if !outcome.commits() {
+		return outcome
 	}
 	if block.endsWith(m) {
 		if err := w.unblock(ctx, tx, m); err != nil {
@@ -106,6 +114,14 @@ func (w *Worker) handle(ctx context.Context, tx *sql.Tx, m *message, handler Han
 		return judge(ctx, err)
 	}
 	return verdict{kind: applied}
+}
+
+// drop lets the handlers know that they will not get this event.
+func (w *Worker) drop(ctx context.Context, tx *sql.Tx, m *message) verdict {
+	if err := call(ctx, w.cfg.Drop, tx, m); err != nil {
+		return judge(ctx, err)
+	}
+	return verdict{kind: dropped}
 }
 
 // call runs the handler; a panic of it is this message's fault and must not take the others along.

@@ -39,7 +39,7 @@ func (sh *shard) takeAll(ctx context.Context, deliveries []amqp.Delivery) {
 			return
 		}
 		m, unreadable := sh.receive(d)
-		if unreadable == nil && sh.gaps.missing(m.key()) == 0 {
+		if unreadable == nil && sh.gaps.missing(m.key()) == 0 && !m.dropped {
 			batch = append(batch, m)
 			continue
 		}
@@ -61,7 +61,7 @@ func (sh *shard) receive(d amqp.Delivery) (*message, *problem) {
 		return nil, unreadable
 	}
 	sh.w.log.Info("handling", fieldsOf(m)...)
-	if sh.w.handlers[m.event.Type] == nil {
+	if sh.w.handlers[m.event.Type] == nil && !m.dropped {
 		return nil, &problem{code: codeUnknownType}
 	}
 	return m, nil

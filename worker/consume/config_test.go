@@ -33,10 +33,10 @@ func TestMetricsKeepTheirNames(t *testing.T) {
 	require.NoError(t, err)
 	count, err := testutil.GatherAndCount(registry, "tailbox_worker_messages_total", "tailbox_worker_handle_seconds", "tailbox_worker_end_to_end_seconds")
 	require.NoError(t, err)
-	require.Equal(t, 4+2, count, "all four outcomes are shown from the start")
+	require.Equal(t, 5+2, count, "all outcomes are shown from the start")
 	require.Equal(t, consume.StateStarting, w.Stats().State)
 	require.Equal(t, []string{consume.NotConnected, consume.NotConsuming, consume.NoDatabase}, w.Unready())
-	require.Equal(t, map[string]uint64{"applied": 0, "duplicate": 0, "retried": 0, "dead": 0}, w.Stats().Messages)
+	require.Equal(t, map[string]uint64{"applied": 0, "duplicate": 0, "retried": 0, "dead": 0, "dropped": 0}, w.Stats().Messages)
 }
 
 func TestInboxRemembersLongerThanRetryQueuesHold(t *testing.T) {

@@ -106,6 +106,11 @@ type Config struct {
 	// ChecksVersions says that the handlers apply each version of an aggregate once, whatever the inbox remembers: then an
 	// event with a version is given to its handler however old it is.
 	ChecksVersions bool
+	// Drop is called in place of its handler for an event that a person has given up (see Worker.Drop), whatever is missing
+	// before it. A handler that checks versions has to learn there that the event's version will not come, or it would wait
+	// for it ever after. Of the event, id, aggregate and version can be relied on: the rest may be what was wrong with it.
+	// Defaults to nothing.
+	Drop Handler
 	// ShutdownTimeout bounds a stop. Defaults to DefaultShutdownTimeout.
 	ShutdownTimeout time.Duration
 	// Log gets a line per message. Defaults to none.
@@ -177,6 +182,9 @@ func (c *Config) fill() {
 	fill(&c.GapWait, DefaultGapWait)
 	fill(&c.InboxRetention, DefaultInboxRetention)
 	fill(&c.ShutdownTimeout, DefaultShutdownTimeout)
+	if c.Drop == nil {
+		c.Drop = func(context.Context, *sql.Tx, schema.Event) error { return nil }
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}

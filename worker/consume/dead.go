@@ -29,6 +29,7 @@ type DeadLetter struct {
 	Attempts         int64  `json:"attempts"`
 	BlockedBy        string `json:"blocked_by"` // the dead letter that it only follows, or empty
 	FailedAt         string `json:"failed_at"`  // RFC 3339 in UTC; empty when the broker itself sent it here
+	Dropped          bool   `json:"dropped"`    // it was given up, and that failed
 }
 
 // Redriven is what Redrive did.
@@ -66,6 +67,7 @@ func letterOf(d amqp.Delivery) DeadLetter {
 		AggregateType: text(schema.HeaderAggregateType), AggregateID: text(schema.HeaderAggregateID),
 		AggregateVersion: max(0, integer(d.Headers[schema.HeaderAggregateVersion])),
 		Reason:           text(HeaderError), Attempts: max(0, integer(d.Headers[HeaderAttempts])), FailedAt: text(HeaderFailedAt), BlockedBy: text(HeaderBlockedBy),
+		Dropped: d.Headers[HeaderDropped] == true,
 	}
 }
 
@@ -76,15 +78,16 @@ func letterOf(d amqp.Delivery) DeadLetter {
 // Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
 // between leaves it in both.
 func (w *Worker) Redrive(ctx context.Context, messageID string) (Redriven, error) {
-	return w.redrive(ctx, messageID, nil)
+	return w.redrive(ctx, messageID, func(amqp.Delivery) amqp.Table { return nil })
 }
 
 // RedriveOld is Redrive for dead letters of which the caller knows that they were not applied, however old they are.
 func (w *Worker) RedriveOld(ctx context.Context, messageID string) (Redriven, error) {
-	return w.redrive(ctx, messageID, amqp.Table{HeaderAcceptOld: true})
+	return w.redrive(ctx, messageID, func(amqp.Delivery) amqp.Table { return amqp.Table{HeaderAcceptOld: true} })
 }
 
-func (w *Worker) redrive(ctx context.Context, messageID string, more amqp.Table) (done Redriven, err error) {
+// redrive sends back the letter and what it blocks, or all, each with the headers that it is given on the way.
+func (w *Worker) redrive(ctx context.Context, messageID string, headers func(amqp.Delivery) amqp.Table) (done Redriven, err error) {
 	until := time.Now().Add(deadFor)
 	err = w.browse(ctx, func(b *browser) error {
 		for time.Now().Before(until) {
@@ -96,7 +99,7 @@ func (w *Worker) redrive(ctx context.Context, messageID string, more amqp.Table)
 				b.keep(d)
 				continue
 			}
-			if err := b.sendBack(ctx, d, more); err != nil {
+			if err := b.sendBack(ctx, d, headers(d)); err != nil {
 				return err
 			}
 			done.Redriven++

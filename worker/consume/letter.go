@@ -19,6 +19,9 @@ const (
 	// HeaderAcceptOld lets a message pass that is older than the inbox remembers: a person has said that it was not applied.
 	HeaderAcceptOld = "x-accept-old"
 
+	// HeaderDropped marks a message of which only the version is wanted: a person has given it up.
+	HeaderDropped = "x-dropped"
+
 	// headerWaitsFor is the version that a message in a retry queue waited for; absent when it waited for none.
 	headerWaitsFor = "x-waits-for"
 )

@@ -25,6 +25,7 @@ type message struct {
 	unknown  bool      // an earlier try may have committed
 
 	acceptOld bool // a person has said that it was not applied
+	dropped   bool // a person has given it up
 }
 
 // key names the aggregate; order is kept per key.
@@ -64,17 +65,21 @@ func read(d amqp.Delivery) (*message, *problem) {
 		Payload:          d.Body,
 		Headers:          extraHeaders(d.Headers),
 	}
-	if len(fields.wrong) > 0 {
-		return nil, &problem{codeUnreadable, strings.Join(fields.wrong, ", ")}
+	m := &message{
+		delivery: d, event: event, hash: inbox.Hash(d.Body),
+		attempts: attemptsOf(d), waitsFor: uint64(max(0, integer(d.Headers[headerWaitsFor]))),
 	}
-	if !json.Valid(d.Body) {
+	m.acceptOld, _ = d.Headers[HeaderAcceptOld].(bool)
+	m.dropped, _ = d.Headers[HeaderDropped].(bool)
+	switch {
+	case m.dropped && utf8.ValidString(d.MessageId) && d.MessageId != "" && namesAggregate(d):
+		return m, nil // the rest may be why it was given up
+	case len(fields.wrong) > 0:
+		return nil, &problem{codeUnreadable, strings.Join(fields.wrong, ", ")}
+	case !json.Valid(d.Body):
 		return nil, &problem{code: codeNotJSON}
 	}
-	acceptOld, _ := d.Headers[HeaderAcceptOld].(bool)
-	return &message{
-		acceptOld: acceptOld, delivery: d, event: event, hash: inbox.Hash(d.Body),
-		attempts: attemptsOf(d), waitsFor: uint64(max(0, integer(d.Headers[headerWaitsFor]))),
-	}, nil
+	return m, nil
 }
 
 // attemptsOf is how often a message was tried before.

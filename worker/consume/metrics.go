@@ -13,6 +13,7 @@ const (
 	outcomeDuplicate = "duplicate"
 	outcomeRetried   = "retried"
 	outcomeDead      = "dead"
+	outcomeDropped   = "dropped"
 )
 
 // metrics are all that the worker counts and times.
@@ -28,7 +29,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tailbox_worker_messages_total",
-			Help: "Messages settled: applied, found applied before (duplicate), sent to a retry queue (retried) or to the dead-letter queue (dead).",
+			Help: "Messages settled: applied, found applied before (duplicate), sent to a retry queue (retried) or to the dead-letter queue (dead), or passed over because a person gave them up (dropped).",
 		}, []string{"outcome"}),
 		handle: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tailbox_worker_handle_seconds",
@@ -46,7 +47,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}),
 		totals: map[string]*atomic.Uint64{},
 	}
-	for _, outcome := range []string{outcomeApplied, outcomeDuplicate, outcomeRetried, outcomeDead} {
+	for _, outcome := range []string{outcomeApplied, outcomeDuplicate, outcomeRetried, outcomeDead, outcomeDropped} {
 		m.totals[outcome] = &atomic.Uint64{}
 		m.messages.WithLabelValues(outcome) // shown from the start, as zero
 	}

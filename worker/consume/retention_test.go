@@ -145,7 +145,7 @@ func TestVersionsTellOfEventsThatTheInboxHasForgotten(t *testing.T) {
 	b.publish(t, events...) // all of them again, and two that were never applied
 	b.applied(t, events)
 	require.NoError(t, w.stop())
-	require.Equal(t, map[string]uint64{"applied": 2, "duplicate": 3, "retried": 0, "dead": 0}, w.Stats().Messages)
+	require.Equal(t, map[string]uint64{"applied": 2, "duplicate": 3, "retried": 0, "dead": 0, "dropped": 0}, w.Stats().Messages)
 }
 
 func TestDeadEventThatBlocksIsRedrivenAtAnyAge(t *testing.T) {

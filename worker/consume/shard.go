@@ -48,7 +48,7 @@ func (sh *shard) leave() {
 
 // handle handles one message on its own.
 func (sh *shard) handle(ctx context.Context, m *message) {
-	if missing := sh.gaps.missing(m.key()); missing != 0 && m.event.AggregateVersion > missing {
+	if missing := sh.gaps.missing(m.key()); missing != 0 && m.event.AggregateVersion > missing && !m.dropped {
 		sh.wait(ctx, m, missing) // behind others that wait: no need to ask the database
 		return
 	}
@@ -67,7 +67,7 @@ func (sh *shard) follow(ctx context.Context, key string) {
 	}
 }
 
-// settle tries the message and does what follows from the outcome. It tells whether the message is applied.
+// settle tries the message and does what follows from the outcome. It tells whether the message is applied, or passed.
 func (sh *shard) settle(ctx context.Context, m *message) bool {
 	switch v := sh.tryUntilClear(ctx, m); v.kind {
 	case applied:
@@ -75,6 +75,10 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 		return true
 	case duplicate:
 		sh.s.finish(m.delivery, outcomeDuplicate)
+		return true
+	case dropped:
+		sh.w.log.Warn("passed over an event that was dropped", fieldsOf(m)...)
+		sh.s.finish(m.delivery, outcomeDropped)
 		return true
 	case gap:
 		sh.wait(ctx, m, v.missing)
@@ -101,6 +105,8 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 		v := sh.w.try(ctx, m, sh.w.handlers[m.event.Type])
 		sh.w.metrics.handle.Observe(time.Since(began).Seconds())
 		switch {
+		case v.kind == duplicate && m.unknown && m.dropped:
+			v.kind = dropped
 		case v.kind == duplicate && m.unknown:
 			v.kind = applied
 			fallthrough

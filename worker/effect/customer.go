@@ -29,7 +29,7 @@ func decode(event schema.Event) (customer, error) {
 		return customer{}, &RefusedError{Code: "payload_is_no_customer"}
 	case c.ID != event.AggregateID:
 		return customer{}, &RefusedError{Code: "payload_of_another_customer"}
-	case c.ID == "" || len(c.ID) > maxID || !ascii(c.ID):
+	case !fits(c.ID):
 		return customer{}, &RefusedError{Code: "customer_id_too_long_or_not_ascii"}
 	case c.Email != nil && utf8.RuneCountInString(*c.Email) > maxEmail:
 		return customer{}, &RefusedError{Code: "email_too_long"}
@@ -46,6 +46,9 @@ func (c customer) complete() error {
 	}
 	return nil
 }
+
+// fits tells whether the tables can hold a customer of this id.
+func fits(id string) bool { return id != "" && len(id) <= maxID && ascii(id) }
 
 func ascii(s string) bool {
 	for i := range len(s) {

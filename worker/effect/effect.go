@@ -52,11 +52,11 @@ func remove(ctx context.Context, tx *sql.Tx, event schema.Event) error {
 // apply writes the profile that follows from the event.
 func apply(ctx context.Context, tx *sql.Tx, event schema.Event, status status, customer customer) error {
 	for {
-		before, err := lock(ctx, tx, event.AggregateID)
+		before, err := lock(ctx, tx, event)
 		if err != nil {
 			return err
 		}
-		if err := inOrder(event.AggregateVersion, before.version); err != nil {
+		if err := inOrder(ctx, tx, event, before); err != nil {
 			return err
 		}
 		after := before.next(event, status, customer)
@@ -74,14 +74,21 @@ func apply(ctx context.Context, tx *sql.Tx, event schema.Event, status status, c
 
 // inOrder holds an event against the version of the last one applied. Version 0 is from a writer that keeps none.
 //
-// Invariant: events of an aggregate with versions are applied in the order of their versions, without a gap.
-func inOrder(version, current uint64) error {
+// Invariant: events of an aggregate with versions are applied in the order of their versions, without a gap but for those
+// that were dropped.
+func inOrder(ctx context.Context, tx *sql.Tx, event schema.Event, before profile) error {
+	version := event.AggregateVersion
 	switch {
-	case version == 0, version == current+1:
+	case version == 0:
 		return nil
-	case version <= current:
-		return &DuplicateError{Version: version, Current: current}
-	default:
-		return &GapError{Version: version, Missing: current + 1}
+	case version <= before.version, before.dropped:
+		return &DuplicateError{Version: version, Current: before.version}
+	case version == before.version+1:
+		return nil
 	}
+	next, err := nextVersion(ctx, tx, event.AggregateID, before.version)
+	if err != nil || next == version {
+		return err
+	}
+	return &GapError{Version: version, Missing: next}
 }

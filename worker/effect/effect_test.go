@@ -22,12 +22,23 @@ func TestMain(m *testing.M) { schematest.Main(m) }
 // apply handles an event in a transaction of its own.
 func apply(t *testing.T, db *sql.DB, level sql.IsolationLevel, e schema.Event) error {
 	t.Helper()
+	return within(t, db, level, func(tx *sql.Tx) error { return effect.Handlers()[e.Type](t.Context(), tx, e) })
+}
+
+// drop gives an event up in a transaction of its own.
+func drop(t *testing.T, db *sql.DB, e schema.Event) {
+	t.Helper()
+	require.NoError(t, within(t, db, sql.LevelDefault, func(tx *sql.Tx) error { return effect.Drop(t.Context(), tx, e) }))
+}
+
+func within(t *testing.T, db *sql.DB, level sql.IsolationLevel, do func(*sql.Tx) error) error {
+	t.Helper()
 	tx, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: level})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
-	if err := effect.Handlers()[e.Type](t.Context(), tx, e); err != nil {
+	if err := do(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -102,6 +113,45 @@ func TestVersionsAreAppliedInOrderAndOnce(t *testing.T) {
 	require.ErrorAs(t, apply(t, db, sql.LevelDefault, event(id, 5, effect.CustomerDeleted, "Early")), &gap)
 	require.EqualValues(t, 3, gap.MissingVersion())
 	require.Equal(t, before, profile(t, db, id))
+}
+
+func TestDroppedVersionsArePassedOver(t *testing.T) {
+	t.Parallel()
+	db := schematest.Open(t, schematest.DB(t))
+	id := schema.NewID()
+	first, third, fourth := event(id, 1, effect.CustomerCreated, "Ada"), event(id, 3, effect.CustomerUpdated, "No"), event(id, 4, effect.CustomerUpdated, "No")
+	sixth := event(id, 6, effect.CustomerUpdated, "Grace")
+	drop(t, db, first)
+	drop(t, db, fourth) // before those before it
+	drop(t, db, fourth)
+
+	var duplicate *effect.DuplicateError
+	require.ErrorAs(t, apply(t, db, sql.LevelDefault, first), &duplicate, "there is no profile yet, and it is not to be made")
+	require.NoError(t, apply(t, db, sql.LevelDefault, event(id, 2, effect.CustomerUpdated, "Ada")))
+	drop(t, db, third)
+	require.ErrorAs(t, apply(t, db, sql.LevelDefault, third), &duplicate)
+	var gap *effect.GapError
+	require.ErrorAs(t, apply(t, db, sql.LevelDefault, sixth), &gap)
+	require.EqualValues(t, 5, gap.MissingVersion())
+	got := profile(t, db, id)
+	require.EqualValues(t, 2, got.version, "the last one that was applied")
+
+	require.NoError(t, apply(t, db, sql.LevelDefault, event(id, 5, effect.CustomerUpdated, "Ada")))
+	require.NoError(t, apply(t, db, sql.LevelDefault, sixth))
+	got = profile(t, db, id)
+	require.EqualValues(t, 6, got.version)
+	require.EqualValues(t, 3, got.applied)
+}
+
+func TestDroppingWhatNoProfileCanBeOfIsNothing(t *testing.T) {
+	t.Parallel()
+	db := schematest.Open(t, schematest.DB(t))
+	drop(t, db, event(strings.Repeat("x", 37), 1, effect.CustomerCreated, "Ada"))
+	drop(t, db, event("ä", 1, effect.CustomerCreated, "Ada"))
+	drop(t, db, event("a", 0, effect.CustomerCreated, "Ada"))
+	var rows int
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM dropped_versions").Scan(&rows))
+	require.Zero(t, rows)
 }
 
 func TestEventWithoutVersionChangesTheProfileButNotItsVersion(t *testing.T) {

@@ -16,7 +16,8 @@ func (e *GapError) Error() string {
 // MissingVersion is the version of the event that has to be applied next.
 func (e *GapError) MissingVersion() uint64 { return e.Missing }
 
-// DuplicateError says that an event of this version, or a later one, was applied before. There is nothing to do.
+// DuplicateError says that an event of this version, or a later one, was applied before, or that this one was dropped. There is
+// nothing to do.
 type DuplicateError struct {
 	Version uint64 // of the event
 	Current uint64 // the last version applied
@@ -24,7 +25,7 @@ type DuplicateError struct {
 
 // Error tells both versions.
 func (e *DuplicateError) Error() string {
-	return fmt.Sprintf("version %d was applied before, the profile is at version %d", e.Version, e.Current)
+	return fmt.Sprintf("version %d was applied or dropped before, the profile is at version %d", e.Version, e.Current)
 }
 
 // Duplicate marks the error.

@@ -3,7 +3,6 @@ package effect
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"tailbox/deploy/ops"
@@ -32,22 +31,25 @@ type profile struct {
 	lastEventID string
 	updatedAt   string
 	exists      bool // in the table
+	dropped     bool // the event's version was given up
 }
 
 // lock reads the profile and holds its row until the transaction ends. FOR UPDATE reads what was committed last, whatever
 // the isolation level, so that no update made meanwhile is lost.
-func lock(ctx context.Context, tx *sql.Tx, customerID string) (profile, error) {
-	p := profile{customerID: customerID, exists: true}
-	err := tx.QueryRowContext(ctx,
-		"SELECT email, name, version FROM customer_profiles WHERE customer_id = ? FOR UPDATE", customerID).
-		Scan(&p.email, &p.name, &p.version)
-	if errors.Is(err, sql.ErrNoRows) {
-		return profile{customerID: customerID}, nil
-	}
+func lock(ctx context.Context, tx *sql.Tx, event schema.Event) (profile, error) {
+	var dropped bool
+	var email, name sql.NullString
+	var version sql.Null[uint64]
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT * FROM dropped_versions WHERE customer_id = ? AND version = ?), p.email, p.name, p.version
+		FROM (SELECT 1) one LEFT JOIN customer_profiles p ON p.customer_id = ? FOR UPDATE`,
+		event.AggregateID, event.AggregateVersion, event.AggregateID).Scan(&dropped, &email, &name, &version)
 	if err != nil {
 		return profile{}, fmt.Errorf("lock profile: %w", err)
 	}
-	return p, nil
+	return profile{
+		customerID: event.AggregateID, email: email.String, name: name.String, version: version.V,
+		exists: version.Valid, dropped: dropped,
+	}, nil
 }
 
 // next is the profile after the event. What the payload leaves out stays; the time is the event's, so that building the
