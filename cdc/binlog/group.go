@@ -126,7 +126,7 @@ func (h *handler) take(changes []change) error {
 		t.held = append(t.held, c)
 		t.bytes += len(c.event.Payload) + 512
 	}
-	if len(t.held) > 1 && t.bytes > holdBytes {
+	if len(t.held) > 1 && t.bytes > h.reader.hold {
 		t.readThrough, t.held, t.bytes = true, nil, 0
 	}
 	return nil

@@ -45,6 +45,7 @@ func TestEveryStatementDeliversExactlyTheRowsThatWereCommitted(t *testing.T) {
 			t.Parallel()
 			m := newMatrix(t, mode.server, mode.name == "GTID" && with.Flavor() == stack.FlavorMySQL)
 			t.Run("plain", m.run)
+			t.Run("cuts", m.cuts)
 			m.compress(t)
 			t.Run("compressed", m.run)
 			m.roughen(t)
@@ -88,7 +89,7 @@ func newMatrix(t *testing.T, server *stack.MySQL, enforced bool) *matrix {
 	t.Cleanup(func() { require.NoError(t, root.Close()) })
 	m := &matrix{server: server, root: root, enforced: enforced}
 	root.SetMaxIdleConns(0) // each statement in a session that begins with the global settings of the moment
-	m.exec(t, "SET GLOBAL local_infile=ON", "SET GLOBAL log_bin_trust_function_creators=ON", "SET GLOBAL max_allowed_packet=67108864")
+	m.exec(t, "SET GLOBAL local_infile=ON", "SET GLOBAL log_bin_trust_function_creators=ON", "SET GLOBAL max_allowed_packet=67108864", "SET GLOBAL max_connections=5000")
 	return m
 }
 

@@ -94,6 +94,7 @@ type Reader struct {
 	ledger   *ledger
 	hears    atomic.Bool // a stream is under way and has heard from the server
 	notes    notes
+	hold     int      // bytes of one transaction's rows that are held until its end
 	verdict  *verdict // on the transaction that the next stream begins with, if it was too large to be held; Stream's own
 
 	mu      sync.Mutex
@@ -112,7 +113,7 @@ func New(cfg Config) *Reader {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger(), notes: notes{log: cfg.Log}}
+	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger(), notes: notes{log: cfg.Log}, hold: holdBytes}
 	if r.serverID == 0 {
 		r.serverID = randomServerID()
 	}

@@ -34,6 +34,7 @@ type Proxy struct {
 	pipes  map[*pipe]struct{}
 	closed bool
 	total  int
+	passed [2]int64
 }
 
 // way is what happens to bytes of one direction.
@@ -73,6 +74,13 @@ func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.total
+}
+
+// Passed is how many bytes were forwarded so far in a direction, over all connections.
+func (p *Proxy) Passed(d Direction) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passed[d]
 }
 
 // Target leads connections to come to another server. Those that are open stay; see Reset.
@@ -230,7 +238,9 @@ func (p *Proxy) pass(pipe *pipe, d Direction, to net.Conn, bytes []byte) bool {
 		if cut {
 			piece = piece[:max(0, w.cut-pipe.passed[d])]
 		}
-		if _, err := to.Write(piece); err != nil || cut {
+		n, err := to.Write(piece)
+		p.locked(func() { p.passed[d] += int64(n) })
+		if err != nil || cut {
 			return false
 		}
 		pipe.passed[d] += int64(len(piece))

@@ -126,6 +126,7 @@ func TestCutsBehindTheByte(t *testing.T) {
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
 	got, _ := io.ReadAll(conn)
 	require.True(t, bytes.HasPrefix([]byte("123"), got), "%q", got)
+	require.Equal(t, int64(3), p.Passed(faults.ToServer))
 }
 
 func TestTricklesInOrder(t *testing.T) {
