@@ -44,6 +44,11 @@ func run(ctx context.Context, cfg Config, bound func(addr net.Addr)) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	traces, err := ops.NewTraces(ctx, cfg.Common, service.Name, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
 	pool, err := store.Open(cfg.MySQLDSN, cfg.MySQLTLS)
 	if err != nil {
 		return err
@@ -51,7 +56,7 @@ func run(ctx context.Context, cfg Config, bound func(addr net.Addr)) error {
 	defer func() { _ = pool.Close() }()
 
 	customers, ready := store.New(pool), newReadiness()
-	engine, err := handler.New(customers, description, handler.Config{Log: log, Metrics: ops.Metrics(), Ready: ready.Reasons})
+	engine, err := handler.New(customers, description, handler.Config{Log: log, Metrics: ops.Metrics(), Ready: ready.Reasons, Traces: traces.Provider()})
 	if err != nil {
 		return fmt.Errorf("make handler: %w", err)
 	}

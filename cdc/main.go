@@ -42,6 +42,12 @@ func run(ctx context.Context, cfg Config) error {
 	defer func() { _ = log.Sync() }() // standard error may not know how to
 	log = log.With(zap.String("relay", cfg.RelayName))
 
+	traces, err := ops.NewTraces(ctx, cfg.Common, "cdc", log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
+
 	// The rooms, from the source to the broker.
 	db, err := cfg.openDatabase(6)
 	if err != nil {
@@ -77,6 +83,7 @@ func run(ctx context.Context, cfg Config) error {
 		Holder: store.Holder(), LeaseTTL: cfg.LeaseTTL,
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
 		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
+		Tracer: newTracer(traces),
 		Observe: func(row *relay.Row, at time.Time) {
 			if !row.Repaired { // when that was committed is not known
 				collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))

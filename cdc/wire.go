@@ -11,6 +11,8 @@ import (
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
 	"tailbox/cdc/publish"
+	"tailbox/cdc/relay"
+	"tailbox/cdc/trace"
 	"tailbox/deploy/ops"
 )
 
@@ -67,4 +69,13 @@ func watched(cfg Config) (console.Config, error) {
 		return console.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
 	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, KeyOf: routing.For, Worker: worker}, nil
+}
+
+// newTracer returns nil when there are no traces: then the relay spends nothing on them.
+func newTracer(traces *ops.Traces) relay.Tracer {
+	tracer := traces.Tracer("tailbox/cdc/trace")
+	if tracer == nil {
+		return nil
+	}
+	return trace.New(tracer)
 }

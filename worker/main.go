@@ -50,6 +50,11 @@ func run(ctx context.Context, args []string) error {
 // serve runs the worker and its HTTP server until the context ends. HTTP answers from the start to the very end, so that
 // probes can tell why the worker is not ready.
 func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
+	traces, err := ops.NewTraces(ctx, cfg.Common, "worker", log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
 	db, err := open(cfg, cfg.Concurrency+2)
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
 
 	registry := ops.Metrics()
 	settings := cfg.consume()
-	settings.Log, settings.Metrics = log, registry
+	settings.Log, settings.Metrics, settings.Tracer = log, registry, traces.Tracer("tailbox/worker/consume")
 	worker, err := consume.New(db, cfg.AMQPURL, topology.Customers(cfg.Queue), effect.Handlers(), settings)
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/contrib/instrumentation/github.com/gin-gonic/gin/otelgin"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -64,6 +66,8 @@ type Config struct {
 	Metrics *prometheus.Registry
 	// Ready is what GET /readyz answers from. Defaults to always ready.
 	Ready ops.Reasons
+	// Traces, if set, gives each request a span.
+	Traces trace.TracerProvider
 	// RequestTimeout bounds the work for one request. Defaults to DefaultRequestTimeout.
 	RequestTimeout time.Duration
 	// MaxBody bounds a request's body, in bytes. Defaults to DefaultMaxBody.
@@ -122,6 +126,9 @@ func New(customers Customers, description []byte, cfg Config) (*gin.Engine, erro
 	engine.RedirectTrailingSlash = false
 	if err := engine.SetTrustedProxies(nil); err != nil {
 		return nil, fmt.Errorf("trust no proxy: %w", err)
+	}
+	if cfg.Traces != nil {
+		engine.Use(otelgin.Middleware("api", otelgin.WithTracerProvider(cfg.Traces), otelgin.WithPropagators(ops.TraceHeaders)))
 	}
 	engine.Use(measure.each, a.recovered, a.bounded)
 	engine.NoRoute(refuse(http.StatusNotFound, "no_such_path", "Nothing is served under this path."))

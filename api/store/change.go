@@ -8,7 +8,7 @@ import (
 
 // Create inserts a customer as given and its CustomerCreated event. The headers travel with the event; they may be nil.
 func (s *Store) Create(ctx context.Context, c Customer, headers map[string]string) error {
-	return wrap("create customer", transact(ctx, s.db, func(tx *sql.Tx) error {
+	return wrap("create customer", transact(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		return insert(ctx, tx, c, headers)
 	}))
 }
@@ -26,7 +26,7 @@ func insert(ctx context.Context, tx *sql.Tx, c Customer, headers map[string]stri
 // of any other version is left alone: ErrStale. ErrNotFound when there is none.
 func (s *Store) Update(ctx context.Context, id string, change Change, expect *uint64, headers map[string]string) (Customer, error) {
 	var now Customer
-	err := transact(ctx, s.db, func(tx *sql.Tx) error {
+	err := transact(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		before, err := expected(ctx, tx, id, expect)
 		if err != nil {
 			return err
@@ -50,7 +50,7 @@ func (s *Store) Update(ctx context.Context, id string, change Change, expect *ui
 // Delete removes a customer and writes CustomerDeleted with the last values, the next version and the time of deletion.
 // It minds expect as Update does, and returns ErrNotFound when there is nothing to delete.
 func (s *Store) Delete(ctx context.Context, id string, expect *uint64, headers map[string]string) error {
-	return wrap("delete customer", transact(ctx, s.db, func(tx *sql.Tx) error {
+	return wrap("delete customer", transact(ctx, s.db, func(ctx context.Context, tx *sql.Tx) error {
 		c, err := expected(ctx, tx, id, expect)
 		if err != nil {
 			return err

@@ -5,7 +5,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"tailbox/deploy/ops"
 	"tailbox/schema"
 )
 
@@ -45,7 +50,18 @@ func record(ctx context.Context, tx *sql.Tx, kind string, c Customer, headers ma
 		AggregateVersion: c.Version,
 		Type:             kind,
 		Payload:          body,
-		Headers:          headers,
+		Headers:          traced(ctx, headers),
 		CreatedAt:        c.UpdatedAt,
 	})
+}
+
+// traced are the headers with the trace that the transaction belongs to, if it belongs to one.
+func traced(ctx context.Context, headers map[string]string) map[string]string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return headers
+	}
+	own := propagation.MapCarrier{}
+	maps.Copy(own, headers)
+	ops.TraceHeaders.Inject(ctx, own)
+	return own
 }

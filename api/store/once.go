@@ -62,7 +62,7 @@ func (s *Store) createOnce(ctx context.Context, c Customer, headers map[string]s
 	}
 
 	var answer Answer
-	err = transact(ctx, conn, func(tx *sql.Tx) error {
+	err = transact(ctx, conn, func(ctx context.Context, tx *sql.Tx) error {
 		if answer, err = recall(ctx, tx, once); !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"tailbox/deploy/ops"
 )
@@ -36,7 +38,12 @@ type beginner interface {
 
 // transact runs the work in a transaction and commits it. The work runs again, on fresh rows, after a deadlock or a lock
 // timeout; it must have no effect outside the transaction.
-func transact(ctx context.Context, on beginner, work func(tx *sql.Tx) error) error {
+//
+// The transaction is a span of the trace that ctx belongs to, if it belongs to one; ctx of the work carries it.
+func transact(ctx context.Context, on beginner, work func(ctx context.Context, tx *sql.Tx) error) error {
+	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("tailbox/api/store").Start(ctx, "transaction",
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("db.system.name", "mysql")))
+	defer span.End()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval = firstPause
 	pause.MaxInterval = mostPause
@@ -51,14 +58,14 @@ func transact(ctx context.Context, on beginner, work func(tx *sql.Tx) error) err
 	return err
 }
 
-func attempt(ctx context.Context, on beginner, work func(tx *sql.Tx) error) error {
+func attempt(ctx context.Context, on beginner, work func(ctx context.Context, tx *sql.Tx) error) error {
 	// READ COMMITTED: rows are reached by their primary key, and gap locks would only make writers wait for each other.
 	tx, err := on.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing; a lost connection rolls back by itself
-	if err := work(tx); err != nil {
+	if err := work(ctx, tx); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -31,6 +31,8 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	// ExitOnHalt makes Run return the *Halt at once.
 	ExitOnHalt bool
+	// Tracer, if set, follows each row on its way.
+	Tracer Tracer
 	// Observe, if set, is told of each confirmed row, on the relay's own goroutine: it must be quick.
 	Observe func(row *Row, confirmedAt time.Time)
 }

@@ -33,7 +33,12 @@ func (l *loop) readSource(ctx context.Context) {
 	retry := newBackOff(100*time.Millisecond, 2*time.Second)
 	for ctx.Err() == nil {
 		began, before := l.clock(), l.rows.delivered()
-		err := l.source.Stream(ctx, func(row Row) error { return l.rows.put(ctx, row) })
+		err := l.source.Stream(ctx, func(row Row) error {
+			if l.cfg.Tracer != nil {
+				row.ReadAt = l.clock()
+			}
+			return l.rows.put(ctx, row)
+		})
 		if ctx.Err() != nil {
 			return
 		}

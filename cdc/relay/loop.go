@@ -138,9 +138,16 @@ func (l *loop) send() {
 	}
 	var rows []Row
 	l.locked(func(c *Core) { rows = c.Next(nil) })
-	if len(rows) > 0 {
-		l.session.Publish(rows)
+	if len(rows) == 0 {
+		return
 	}
+	if l.cfg.Tracer != nil {
+		now := l.clock()
+		for i := range rows {
+			l.cfg.Tracer.Sent(&rows[i], now)
+		}
+	}
+	l.session.Publish(rows)
 }
 
 // armRetry starts the wait before what is held back is sent again.
@@ -172,6 +179,9 @@ func (l *loop) onOutcome(o Outcome, open bool) {
 			if l.cfg.Observe != nil {
 				l.cfg.Observe(row, now)
 			}
+			if l.cfg.Tracer != nil {
+				l.cfg.Tracer.Confirmed(row, now)
+			}
 		})
 	})
 	switch o.Kind {
@@ -196,6 +206,9 @@ func (l *loop) onPoison(o Outcome) {
 	l.locked(func(c *Core) { row = c.Row(o.Seq) })
 	l.log.Warn("an event cannot be a message and goes to the quarantine", zap.String("event_id", row.Event.ID),
 		zap.String("position", row.Position), zap.Error(o.Err))
+	if l.cfg.Tracer != nil {
+		l.cfg.Tracer.Dropped(&row)
+	}
 	l.poison <- setAside{row: row, cause: o.Err} // never blocks: it has room for the window
 }
 
@@ -289,6 +302,9 @@ func (l *loop) drain(ctx context.Context) {
 		cancel()
 	}
 	l.closeSession(ctx)
+	if l.cfg.Tracer != nil {
+		l.cfg.Tracer.Lost() // rows are numbered anew from the next place
+	}
 }
 
 func (l *loop) lost() bool { return errors.Is(l.end, errLost) }

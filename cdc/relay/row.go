@@ -18,6 +18,8 @@ type Row struct {
 	CommittedAt time.Time
 	// Repaired says that the row comes from the outbox table, because the binlog has a gap.
 	Repaired bool
+	// ReadAt is when it was read, by our clock; known only with a Tracer.
+	ReadAt time.Time
 	// Parked says that the row reached no queue and goes to the unrouted queue now.
 	Parked bool
 }

@@ -24,6 +24,7 @@ var rooms = map[string][]string{
 	"cdc/relay/relaytest": {"cdc/relay", "schema"},
 	"cdc/publish":         {"cdc/relay", "schema", "deploy/ops"},
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
+	"cdc/trace":           {"cdc/relay", "deploy/ops"},
 	"cdc/audit":           {},
 	"cdc/console":         {"cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},
 	"cdc/quarantine":      {"cdc/audit", "cdc/relay", "schema"},

@@ -77,6 +77,7 @@ type world struct {
 type option struct {
 	mysql   []string
 	cdcEnv  []string
+	env     []string // of all services
 	tls     *stack.TLS
 	noStart bool
 }
@@ -102,9 +103,9 @@ func setup(t *testing.T, opts ...option) *world {
 	w.db, err = sql.Open("mysql", w.stack.MySQL.DSN(mysql.Database))
 	require.NoError(t, err)
 
-	w.api = w.service("api")
-	w.worker = w.service("worker", "LOG_LEVEL=warn")
-	w.cdc = w.service("cdc", o.cdcEnv...)
+	w.api = w.service("api", o.env...)
+	w.worker = w.service("worker", append([]string{"LOG_LEVEL=warn"}, o.env...)...)
+	w.cdc = w.service("cdc", append(o.cdcEnv, o.env...)...)
 	if !o.noStart {
 		w.start(w.api, w.worker, w.cdc)
 	}

@@ -19,6 +19,7 @@ type Common struct {
 	HTTPAddr        string        `name:"http-addr" env:"HTTP_ADDR" default:"${http_addr}" help:"Address of the HTTP server."`
 	LogLevel        string        `name:"log-level" env:"LOG_LEVEL" default:"info" help:"Lowest level that is logged: debug, info, warn or error."`
 	LogFormat       string        `name:"log-format" env:"LOG_FORMAT" default:"json" help:"Form of the log: json or console."`
+	OTLPEndpoint    string        `name:"otlp-endpoint" env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Where spans are sent, as http://collector:4318 (OTLP over HTTP). Without it there are none."`
 	ShutdownTimeout time.Duration `name:"shutdown-timeout" env:"SHUTDOWN_TIMEOUT" default:"15s" help:"How long a stop may take before what is left is given up."`
 }
 
@@ -28,6 +29,7 @@ func (c Common) Validate() error {
 		OneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error"),
 		OneOf("LOG_FORMAT", c.LogFormat, "json", "console"),
 		Positive("SHUTDOWN_TIMEOUT", c.ShutdownTimeout),
+		validateEndpoint(c.OTLPEndpoint),
 	)
 }
 

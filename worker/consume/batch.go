@@ -8,6 +8,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/trace"
 
 	"tailbox/worker/inbox"
 )
@@ -141,19 +142,27 @@ func (w *Worker) tryTogether(ctx context.Context, batch []*message) (duplicates 
 	if old, err := w.anyForgotten(ctx, tx, batch, duplicates); err != nil || old {
 		return nil, errors.Join(errForgotten, err)
 	}
+	spans := make([]trace.Span, len(batch))
 	for i, m := range batch {
 		if duplicates[i] {
 			continue
 		}
-		if err := call(ctx, w.handlers[m.event.Type], tx, m); err != nil {
+		var traced context.Context
+		traced, spans[i] = w.span(ctx, m)
+		if err := call(traced, w.handlers[m.event.Type], tx, m); err != nil {
 			if judge(ctx, err).kind != duplicate {
-				return nil, err
+				return nil, err // each has a span of its own again when it is tried alone
 			}
 			duplicates[i] = true
 		}
 	}
 	if err := tx.Commit(); err != nil {
 		return duplicates, fmt.Errorf("commit: %w: %w", errCommitUnknown, err)
+	}
+	for _, span := range spans {
+		if span != nil {
+			endSpan(span, verdict{kind: applied})
+		}
 	}
 	return duplicates, nil
 }

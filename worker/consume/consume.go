@@ -27,6 +27,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"tailbox/deploy/ops"
@@ -115,6 +116,8 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	// Log gets a line per message. Defaults to none.
 	Log *zap.Logger
+	// Tracer, if set, gives each try of a message a span in the trace that the message came with.
+	Tracer trace.Tracer
 	// Metrics is where the tailbox_worker_ metrics are registered. Defaults to nowhere.
 	Metrics prometheus.Registerer
 }

@@ -102,7 +102,9 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 	pauses := newPauses(stallFirst, stallMost)
 	for tries := 1; ; tries++ {
 		began := time.Now()
-		v := sh.w.try(ctx, m, sh.w.handlers[m.event.Type])
+		traced, span := sh.w.span(ctx, m)
+		v := sh.w.try(traced, m, sh.w.handlers[m.event.Type])
+		endSpan(span, v)
 		sh.w.metrics.handle.Observe(time.Since(began).Seconds())
 		switch {
 		case v.kind == duplicate && m.unknown && m.dropped:
