@@ -55,7 +55,7 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	case errors.Is(err, errAgain):
 		return errAgain
 	}
-	return classify(err)
+	return r.judge(h, err)
 }
 
 func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.BinlogSyncer, error) {

@@ -95,6 +95,7 @@ type Reader struct {
 	hears    atomic.Bool // a stream is under way and has heard from the server
 	notes    notes
 	hold     int      // bytes of one transaction's rows that are held until its end
+	failed   failure  // how the last streams ended; Stream's own
 	verdict  *verdict // on the transaction that the next stream begins with, if it was too large to be held; Stream's own
 
 	mu      sync.Mutex

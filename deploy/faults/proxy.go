@@ -44,6 +44,7 @@ type way struct {
 	piece   int           // bytes at a time, 0 for all
 	every   time.Duration // between two pieces
 	cut     int64         // bytes until each connection is cut; negative for never
+	flip    int64         // the byte of each connection of which a bit is flipped; negative for none
 }
 
 // pipe is one connection and its way on to the server.
@@ -62,6 +63,7 @@ func New(target string) (*Proxy, error) {
 	}
 	p := &Proxy{listener: listener, target: target, pipes: map[*pipe]struct{}{}}
 	p.ways[ToServer].cut, p.ways[ToClient].cut = -1, -1
+	p.ways[ToServer].flip, p.ways[ToClient].flip = -1, -1
 	p.group.Go(p.accept)
 	return p, nil
 }
@@ -113,6 +115,9 @@ func (p *Proxy) Trickle(d Direction, bytes int, every time.Duration) {
 
 // CutAfter closes each connection to come when it has forwarded so many bytes in a direction; a negative number ends that.
 func (p *Proxy) CutAfter(d Direction, bytes int64) { p.locked(func() { p.ways[d].cut = bytes }) }
+
+// Flip flips a bit of that byte of each connection, counted from 0; a negative number ends that.
+func (p *Proxy) Flip(d Direction, at int64) { p.locked(func() { p.ways[d].flip = at }) }
 
 // Reset closes all open connections with a TCP reset, on both sides.
 func (p *Proxy) Reset() {
@@ -237,6 +242,9 @@ func (p *Proxy) pass(pipe *pipe, d Direction, to net.Conn, bytes []byte) bool {
 		cut := w.cut >= 0 && pipe.passed[d]+int64(len(piece)) >= w.cut
 		if cut {
 			piece = piece[:max(0, w.cut-pipe.passed[d])]
+		}
+		if at := w.flip - pipe.passed[d]; w.flip >= 0 && at >= 0 && at < int64(len(piece)) {
+			piece[at] ^= 1
 		}
 		n, err := to.Write(piece)
 		p.locked(func() { p.passed[d] += int64(n) })

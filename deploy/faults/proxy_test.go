@@ -129,6 +129,20 @@ func TestCutsBehindTheByte(t *testing.T) {
 	require.Equal(t, int64(3), p.Passed(faults.ToServer))
 }
 
+func TestFlipsABitOfThatByte(t *testing.T) {
+	t.Parallel()
+	p, dial := setup(t)
+	p.Flip(faults.ToServer, 1)
+	conn := dial()
+	require.True(t, hears(t, conn, "a"))
+	say(t, conn, "bbb")
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	got := make([]byte, 3)
+	_, err := io.ReadFull(conn, got)
+	require.NoError(t, err)
+	require.Equal(t, "bcb", string(got))
+}
+
 func TestTricklesInOrder(t *testing.T) {
 	t.Parallel()
 	p, dial := setup(t)
