@@ -223,8 +223,20 @@ func TestDoctorLooksAtTheBroker(t *testing.T) {
 	require.Len(t, unwell, 3, "the doctor declares nothing")
 
 	p.declare(func(ch *amqp.Channel) error {
-		return errors.Join(topology.DeclareExchange(ch, topology.Exchange), topology.DeclareUnrouted(ch))
+		_, err := ch.QueueDeclare(topology.Unrouted, true, false, false, false, amqp.Table{"x-max-length": int64(5)})
+		return errors.Join(err, topology.DeclareExchange(ch, topology.Exchange))
 	})
+	unwell, err = p.doctor("--on-unroutable=park")
+	require.ErrorIs(t, err, errUnwell)
+	require.Contains(t, unwell["unrouted queue"].Found, `queue "outbox.unrouted" has x-max-length 5 and needs none`)
+	require.Contains(t, unwell["unrouted queue"].Mend, "delete it")
+	p.declare(func(ch *amqp.Channel) error {
+		_, err := ch.QueueDelete(topology.Unrouted, false, false, false)
+		return err
+	})
+	conn, err := amqp.Dial(p.url)
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(topology.EnsureUnrouted(conn), conn.Close()))
 	unwell, err = p.doctor("--on-unroutable=park")
 	require.NoError(t, err)
 	require.Empty(t, unwell)

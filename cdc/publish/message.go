@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"errors"
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -48,8 +49,13 @@ func (c *Config) message(row *relay.Row, headers amqp.Table) (to target, m amqp.
 		}
 	}
 
-	if len(e.Payload) > c.MaxMessageBytes {
+	switch {
+	case to.exchange == "":
+		return to, m, errors.New("the exchange's name is empty, which stands for the default exchange")
+	case len(e.Payload) > c.MaxMessageBytes:
 		return to, m, fmt.Errorf("the payload has %d bytes, MAX_MESSAGE_BYTES allows %d", len(e.Payload), c.MaxMessageBytes)
+	case c.brokerMost > 0 && len(e.Payload) > c.brokerMost:
+		return to, m, fmt.Errorf("the payload has %d bytes, the broker's max_message_size allows %d", len(e.Payload), c.brokerMost)
 	}
 	clear(headers)
 	for name, value := range e.Headers {

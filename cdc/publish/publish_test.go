@@ -110,6 +110,17 @@ func (b *bundle) confirmed(s relay.Session, seq uint64) {
 	}
 }
 
+// unknown waits until the session has ended without another outcome.
+func (b *bundle) unknown(s relay.Session) {
+	b.t.Helper()
+	select {
+	case o, ok := <-s.Outcomes():
+		require.False(b.t, ok, "outcome %v", o)
+	case <-time.After(20 * time.Second):
+		b.t.Fatal("the session does not end")
+	}
+}
+
 func TestAConfirmedEventIsInTheQueueWithTheContractsProperties(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -41,8 +42,9 @@ type Config struct {
 	// Window is how many events may be unsettled in a session; Session.Publish does not block below it.
 	Window int
 	// MaxMessageBytes is the largest payload that is sent. The broker closes the channel over a larger one than its own
-	// max_message_size. Defaults to DefaultMaxMessageBytes.
+	// max_message_size, and the next session finds it before it is sent. Defaults to DefaultMaxMessageBytes.
 	MaxMessageBytes int
+	brokerMost      int // what the broker said about that; 0 if nothing
 	// ConfirmTimeout is how long the oldest event may wait for its confirm before the session is given up. Time during
 	// which the broker is blocked does not count. Defaults to DefaultConfirmTimeout.
 	ConfirmTimeout time.Duration
@@ -60,6 +62,7 @@ const (
 type Publisher struct {
 	cfg     Config
 	brokers *ops.Brokers
+	most    atomic.Int64 // the largest message that the broker takes, as the last session came to know; 0 if it did not
 }
 
 var _ relay.Publisher = (*Publisher)(nil)
@@ -85,8 +88,8 @@ func New(cfg Config) (*Publisher, error) {
 	return &Publisher{cfg: cfg, brokers: brokers}, nil
 }
 
-// Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there. Sessions
-// begin with one address after the other.
+// Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there and loses
+// nothing; likewise the unrouted queue. Sessions begin with one address after the other.
 func (p *Publisher) Open(ctx context.Context) (relay.Session, error) {
 	conn, wire, err := p.dial(ctx)
 	if err != nil {
@@ -140,50 +143,35 @@ func (p *Publisher) setUp(conn *amqp.Connection, wire *wire) (*Session, error) {
 		return nil, fmt.Errorf("open a channel: %w", err)
 	}
 	if name, fixed := p.cfg.Exchange.Fixed(); fixed {
-		if err := ensureExchange(conn, name); err != nil {
-			return nil, err
-		}
-	}
-	if p.cfg.Park {
-		if err := topology.DeclareUnrouted(ch); err != nil {
+		if err := topology.EnsureExchange(conn, name); err != nil {
 			return nil, topologyError(err)
 		}
 	}
-	session := newSession(p.cfg, conn, ch, wire)
+	if p.cfg.Park {
+		if err := topology.EnsureUnrouted(conn); err != nil {
+			return nil, topologyError(err)
+		}
+	}
+	// What one session came to know holds for the next one alone: the broker's limit may be raised meanwhile.
+	cfg := p.cfg
+	cfg.brokerMost = int(p.most.Swap(0))
+	session := newSession(cfg, conn, ch, wire, &p.most)
 	if err := ch.Confirm(false); err != nil {
 		return nil, fmt.Errorf("ask for confirms: %w", err)
 	}
 	return session, nil
 }
 
-// topologyError marks what the broker itself said no to; a link that broke is no fault of the topology.
+// topologyError marks what the broker says no to because of an exchange, a queue or a right; a link that broke, or a broker
+// that stops, is no fault of the topology.
 func topologyError(err error) error {
-	if refused, ok := errors.AsType[*amqp.Error](err); ok && refused.Server {
+	refused, ok := errors.AsType[*amqp.Error](err)
+	if !ok || !refused.Server {
+		return err
+	}
+	switch refused.Code {
+	case amqp.NotFound, amqp.PreconditionFailed, amqp.AccessRefused, amqp.ResourceLocked:
 		return &relay.TopologyError{Err: err}
 	}
 	return err
-}
-
-// ensureExchange declares the exchange if it is missing. One that is there is used as it is, whatever its type. It works
-// on a channel of its own, because the broker closes the channel to say no.
-func ensureExchange(conn *amqp.Connection, name string) error {
-	asked, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open a channel: %w", err)
-	}
-	err = asked.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
-	if err == nil {
-		return asked.Close()
-	}
-	if refused, ok := errors.AsType[*amqp.Error](err); !ok || refused.Code != amqp.NotFound {
-		return topologyError(fmt.Errorf("look for the exchange %q: %w", name, err))
-	}
-	declare, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open a channel: %w", err)
-	}
-	if err := topology.DeclareExchange(declare, name); err != nil {
-		return topologyError(err)
-	}
-	return declare.Close()
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -20,6 +23,7 @@ type Session struct {
 	conn *amqp.Connection
 	ch   *amqp.Channel
 	wire *wire
+	most *atomic.Int64 // for the next session: the largest message that the broker takes
 
 	batches  chan []relay.Row   // to the writer
 	flights  chan flight        // from the writer to the settler, in order of publishing
@@ -40,6 +44,7 @@ type Session struct {
 type flight struct {
 	seq     uint64
 	id      string
+	parked  bool
 	confirm *amqp.DeferredConfirmation
 	sentAt  time.Time
 	poison  error
@@ -50,9 +55,9 @@ var _ relay.Session = (*Session)(nil)
 // ErrConfirmTimeout ends a session whose oldest event was not confirmed in time.
 var ErrConfirmTimeout = errors.New("the broker did not confirm in time")
 
-func newSession(cfg Config, conn *amqp.Connection, ch *amqp.Channel, link *wire) *Session {
+func newSession(cfg Config, conn *amqp.Connection, ch *amqp.Channel, link *wire, most *atomic.Int64) *Session {
 	return &Session{
-		cfg: cfg, conn: conn, ch: ch, wire: link,
+		cfg: cfg, conn: conn, ch: ch, wire: link, most: most,
 		batches:  make(chan []relay.Row, cfg.Window+1), // a batch has at least one row
 		flights:  make(chan flight, cfg.Window+1),
 		outcomes: make(chan relay.Outcome, cfg.Window+1),
@@ -138,7 +143,7 @@ func (s *Session) write() {
 }
 
 func (s *Session) send(row *relay.Row) bool {
-	f := flight{seq: row.Seq, id: row.Event.ID}
+	f := flight{seq: row.Seq, id: row.Event.ID, parked: row.Parked}
 	to, m, err := s.cfg.message(row, s.headers)
 	switch {
 	case err != nil:
@@ -165,6 +170,7 @@ func (s *Session) watch() {
 	for {
 		select {
 		case e, ok := <-s.closed:
+			s.learn(e)
 			s.end(whyClosed(e, ok))
 			return
 		case e, ok := <-s.lost:
@@ -187,12 +193,26 @@ func (s *Session) watch() {
 	}
 }
 
+// tooLarge is what the broker says when it closes the channel over a message.
+var tooLarge = regexp.MustCompile(`^PRECONDITION_FAILED - message size \d+ is larger than (?:configured )?max size (\d+)`)
+
+// learn takes the broker's limit for messages from its complaint, so that what is larger is poison in the next session.
+func (s *Session) learn(e *amqp.Error) {
+	if e == nil {
+		return
+	}
+	if parts := tooLarge.FindStringSubmatch(e.Reason); parts != nil {
+		most, _ := strconv.ParseInt(parts[1], 10, 64) // digits; too many of them are the largest number
+		s.most.Store(most)
+	}
+}
+
 func whyClosed(e *amqp.Error, ok bool) error {
 	switch {
 	case !ok || e == nil:
 		return amqp.ErrClosed
-	case e.Code == amqp.NotFound:
-		return &relay.TopologyError{Err: e}
+	case e.Code == amqp.NotFound || e.Code == amqp.AccessRefused: // no such exchange, or none that we may publish to
+		return topologyError(e)
 	}
 	return e
 }

@@ -1,10 +1,14 @@
 package publish
 
 import (
+	"fmt"
 	"time"
 
 	"tailbox/cdc/relay"
+	"tailbox/schema/topology"
 )
+
+var errNoUnrouted = fmt.Errorf("the queue %q, or its binding to the exchange of that name, was deleted", topology.Unrouted)
 
 // settler reports what became of each event, oldest first.
 //
@@ -116,6 +120,9 @@ func (t *settler) report(f flight) bool {
 			return false
 		}
 		t.single(relay.Outcome{Kind: relay.Refused, Seq: f.seq})
+	case t.returned[f.id] > 0 && f.parked:
+		t.end(&relay.TopologyError{Err: errNoUnrouted}) // the next session declares it
+		return false
 	case t.returned[f.id] > 0:
 		t.returned[f.id]--
 		if t.returned[f.id] == 0 {

@@ -19,6 +19,7 @@ type Core struct {
 	session  bool
 	alarm    bool   // the broker is short of memory or disk
 	trouble  Reason // why there is no session
+	fault    string // what is wrong with the topology, and what mends it
 	hold     Reason // why rows are held back; nothing new is sent while it is set
 	attempts int    // holds in a row without progress
 	why      Reason // of the last hold
@@ -91,11 +92,14 @@ func (c *Core) OnSessionLost(err error) {
 
 // OnBrokerError says why there is no session.
 func (c *Core) OnBrokerError(err error) {
-	c.trouble = BrokerDown
+	c.trouble, c.fault = BrokerDown, ""
 	if topology := (*TopologyError)(nil); errors.As(err, &topology) {
-		c.trouble = Topology
+		c.trouble, c.fault = Topology, topology.Error()
 	}
 }
+
+// Fault is what is wrong with the topology, and what mends it; empty when it is not the reason.
+func (c *Core) Fault() string { return c.fault }
 
 // Next appends to rows what is to be published now, in commit order, and counts it as sent.
 //

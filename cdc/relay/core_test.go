@@ -43,6 +43,20 @@ func leading(window, n int) *relay.Core {
 	return c
 }
 
+func TestATopologyThatCouldLoseMessagesIsToldWithWhatMendsIt(t *testing.T) {
+	t.Parallel()
+	c := leading(10, 3)
+	c.OnSessionLost(&relay.TopologyError{Err: errors.New("delete it")})
+	state, reason := c.State()
+	require.Equal(t, relay.Stalled, state)
+	require.Equal(t, relay.Topology, reason)
+	require.Equal(t, "delete it", c.Fault())
+	c.OnBrokerError(errors.New("refused"))
+	_, reason = c.State()
+	require.Equal(t, relay.BrokerDown, reason)
+	require.Empty(t, c.Fault())
+}
+
 func TestWindowBoundsRowsAndBytesButOneRowAlwaysFits(t *testing.T) {
 	t.Parallel()
 	c := relay.NewCore(relay.Config{Window: 2, WindowBytes: 1 << 20})

@@ -42,7 +42,8 @@ type Outcome struct {
 	Err  error
 }
 
-// TopologyError is returned by Publisher.Open when the exchange cannot be used as it is.
+// TopologyError is returned by Publisher.Open, and ends a session, when an exchange or queue is missing or could lose messages.
+// Its text says what mends it.
 type TopologyError struct{ Err error }
 
 func (e *TopologyError) Error() string { return e.Err.Error() }

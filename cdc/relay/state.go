@@ -44,5 +44,5 @@ const (
 	BrokerAlarm   Reason = "broker_alarm" // out of memory or disk
 	BrokerRefused Reason = "refused"      // the broker said no to a message
 	Unroutable    Reason = "unroutable"   // a message reached no queue: a binding is missing
-	Topology      Reason = "topology"     // the exchange is missing or of another kind
+	Topology      Reason = "topology"     // the exchange or a queue of ours is missing or could lose messages
 )

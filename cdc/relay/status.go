@@ -6,7 +6,7 @@ import "time"
 type Status struct {
 	State  State
 	Reason Reason
-	Detail string // why it halted, for a person
+	Detail string // why it halted or what is wrong with the topology, for a person
 
 	// Leader is who holds the lease, as it was seen last; empty when it was handed over. Me tells that it is this instance.
 	Leader    string
@@ -43,6 +43,9 @@ func (r *Relay) Status() Status {
 		Totals: r.core.counts,
 	}
 	s.State, s.Reason = r.core.State()
+	if s.Reason == Topology {
+		s.Detail = r.core.Fault()
+	}
 	if s.Me = r.tenure != nil; s.Me {
 		s.ExpiresAt = r.tenure.Until().Add(r.cfg.LeaseTTL * 3 / 10)
 	} else {

@@ -6,13 +6,14 @@
 //	                                       └────┴─▶ customers.retry.1s · 5s · 30s · 2m · 10m   (wait, then go back)
 //	outbox.unrouted (fanout) ──▶ outbox.unrouted                     (what reached no queue, if the relay is to park it)
 //
-// Declaring is idempotent: a second declaration with the same arguments changes nothing, another one is refused by the
-// broker with 406 and the error names the object. Who declares what: the relay the exchange (when it is missing), each
-// consumer the exchange and its own queues.
+// Declaring is idempotent, and an audit: where all is as it has to be it changes nothing, and what is there with another
+// property is refused by the broker and named in a *Mismatch, with what it costs and what mends it. Who declares what, at the
+// start and on every reconnect: the relay the exchange (when it is missing) and what it parks in, each consumer the exchange
+// and its own queues. What a policy sets cannot be seen over AMQP; but arguments win over it where it could make a queue drop
+// messages for their number or misdirect dead letters. Queues of others cannot be seen at all.
 package topology
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -72,47 +73,45 @@ func (c Consumer) RetryQueue(delay time.Duration) string { return c.Queue + ".re
 
 // DeclareExchange declares the durable topic exchange.
 func DeclareExchange(ch Channel, name string) error {
-	if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declare exchange %q (durable topic): %w", name, err)
-	}
-	return nil
+	return declareExchange(ch, name, amqp.ExchangeTopic)
 }
 
-// DeclareUnrouted declares the exchange and the queue for events that reached no queue.
-func DeclareUnrouted(ch Channel) error {
-	if err := ch.ExchangeDeclare(Unrouted, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declare exchange %q (durable fanout): %w", Unrouted, err)
-	}
-	if err := declareQueue(ch, Unrouted, amqp.Table{"x-delivery-limit": int64(deadDeliveryLimit)}); err != nil {
-		return err
-	}
-	if err := ch.QueueBind(Unrouted, "", Unrouted, false, nil); err != nil {
-		return fmt.Errorf("bind queue %q to its exchange: %w", Unrouted, err)
-	}
-	return nil
+func declareExchange(ch Channel, name, kind string) error {
+	return declared("exchange", name, ch.ExchangeDeclare(name, kind, true, false, false, false, nil))
 }
 
-// Declare declares the consumer's exchange, queues and binding.
+// Declare declares the consumer's exchange, queues and binding, and stops at the first that cannot be.
 func (c Consumer) Declare(ch Channel) error {
 	if err := DeclareExchange(ch, c.Exchange); err != nil {
 		return err
 	}
-	if err := declareQueue(ch, c.DeadQueue(), amqp.Table{"x-delivery-limit": int64(deadDeliveryLimit)}); err != nil {
-		return err
-	}
-	for _, delay := range RetryDelays {
-		err := declareQueue(ch, c.RetryQueue(delay), deadLetterTo(c.Queue, amqp.Table{"x-message-ttl": delay.Milliseconds()}))
-		if err != nil {
+	for _, queue := range c.queues() {
+		if err := declareQueue(ch, queue.name, queue.args); err != nil {
 			return err
 		}
 	}
-	err := declareQueue(ch, c.Queue, deadLetterTo(c.DeadQueue(), amqp.Table{
+	return c.bind(ch)
+}
+
+// queue is the name and the arguments of one.
+type queue struct {
+	name string
+	args amqp.Table
+}
+
+// queues are all that the consumer needs, in an order in which dead letters always have where to go.
+func (c Consumer) queues() []queue {
+	list := []queue{{c.DeadQueue(), resting()}}
+	for _, delay := range RetryDelays {
+		list = append(list, queue{c.RetryQueue(delay), deadLetterTo(c.Queue, amqp.Table{"x-message-ttl": delay.Milliseconds()})})
+	}
+	return append(list, queue{c.Queue, deadLetterTo(c.DeadQueue(), amqp.Table{
 		"x-single-active-consumer": true, // order per aggregate needs one active consumer
 		"x-delivery-limit":         int64(deliveryLimit),
-	}))
-	if err != nil {
-		return err
-	}
+	})})
+}
+
+func (c Consumer) bind(ch Channel) error {
 	if err := ch.QueueBind(c.Queue, c.Binding, c.Exchange, false, nil); err != nil {
 		return fmt.Errorf("bind queue %q to exchange %q with %q: %w", c.Queue, c.Exchange, c.Binding, err)
 	}
@@ -129,16 +128,16 @@ func deadLetterTo(queue string, args amqp.Table) amqp.Table {
 	return args
 }
 
+// resting is a queue where messages wait for a person. Full by somebody's policy, it refuses more instead of dropping the
+// oldest.
+func resting() amqp.Table {
+	return amqp.Table{"x-delivery-limit": int64(deadDeliveryLimit), "x-overflow": "reject-publish"}
+}
+
 func declareQueue(ch Channel, name string, args amqp.Table) error {
 	args["x-queue-type"] = "quorum"
 	_, err := ch.QueueDeclare(name, true, false, false, false, args)
-	if refused := (*amqp.Error)(nil); errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
-		return fmt.Errorf("declare queue %q: it exists with other properties; delete it (once it is empty) or name another queue: %w", name, err)
-	}
-	if err != nil {
-		return fmt.Errorf("declare queue %q: %w", name, err)
-	}
-	return nil
+	return declared("queue", name, err)
 }
 
 // short writes a whole delay as an operator says it: 1s, 30s, 2m.

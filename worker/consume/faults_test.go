@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -63,6 +64,20 @@ func TestDeletedQueueIsDeclaredAndConsumedAgain(t *testing.T) {
 	event := schematest.Event()
 	b.publish(t, event)
 	b.applied(t, []schema.Event{event})
+}
+
+func TestNothingIsConsumedWhileAQueueCouldLoseMessages(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := b.ch.QueueDelete(b.queue.DeadQueue(), false, false, false)
+	require.NoError(t, err)
+	_, err = b.ch.QueueDeclare(b.queue.DeadQueue(), true, false, false, false, amqp.Table{"x-max-length": int64(10)}) // drops the oldest
+	require.NoError(t, err)
+	w := b.start(t, consume.Config{}, effect.Handlers())
+	eventually(t, "the reason is told", func() bool { return w.Stats().Reason == "topology" })
+	_, err = b.ch.QueueDelete(b.queue.DeadQueue(), false, false, false)
+	require.NoError(t, err)
+	w.ready(t)
 }
 
 func TestKilledDatabaseConnectionsLoseNothing(t *testing.T) {

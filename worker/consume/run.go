@@ -9,6 +9,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"tailbox/schema/topology"
 )
 
 // Bounds of the pauses between tries: of a session, of an effect that the database does not take, and of either when it is
@@ -108,6 +110,9 @@ func (w *Worker) pause(ctx context.Context, pauses *backoff.ExponentialBackOff, 
 // refusedByBroker names what only a person can mend, or nothing. A socket that was closed during login looks the same as
 // a wrong password, hence also these are tried again, from short pauses on.
 func refusedByBroker(err error) string {
+	if mismatch := (*topology.Mismatch)(nil); errors.As(err, &mismatch) {
+		return "topology"
+	}
 	refused, ok := errors.AsType[*amqp.Error](err)
 	if !ok {
 		return ""

@@ -65,7 +65,7 @@ func (w *Worker) open(ctx context.Context, epoch uint64) (*session, error) {
 }
 
 func (s *session) consume() error {
-	if err := s.w.queue.Declare(s.in.ch); err != nil {
+	if err := s.w.queue.Ensure(s.in.conn); err != nil {
 		return err
 	}
 	if err := s.in.ch.Qos(s.w.cfg.Prefetch, 0, false); err != nil {
