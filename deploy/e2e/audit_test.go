@@ -11,8 +11,9 @@ import (
 
 // audit is a second queue on the exchange: it sees every message that was routed, in order, duplicates included.
 type audit struct {
-	w   *world
-	ids []string
+	w     *world
+	queue string
+	ids   []string
 }
 
 const auditQueue = "audit"
@@ -43,7 +44,7 @@ func (a *audit) read() []string {
 	a.w.t.Helper()
 	ch := a.w.channel()
 	for {
-		m, ok, err := ch.Get(auditQueue, true)
+		m, ok, err := ch.Get(a.queue, true)
 		require.NoError(a.w.t, err)
 		if !ok {
 			return a.ids
@@ -59,7 +60,7 @@ func (a *audit) read() []string {
 func (a *audit) consume(ch *amqp.Channel, atLeast int) {
 	a.w.t.Helper()
 	const tag = "audit"
-	deliveries, err := ch.ConsumeWithContext(a.w.t.Context(), auditQueue, tag, true, true, false, false, nil)
+	deliveries, err := ch.ConsumeWithContext(a.w.t.Context(), a.queue, tag, true, true, false, false, nil)
 	require.NoError(a.w.t, err)
 	for range atLeast {
 		m, open := <-deliveries
@@ -75,7 +76,7 @@ func (a *audit) consume(ch *amqp.Channel, atLeast int) {
 // audit binds the queue and returns what reads it.
 func (w *world) audit() *audit {
 	w.bindAudit()
-	return &audit{w: w}
+	return &audit{w: w, queue: auditQueue}
 }
 
 // settled waits until the queue has been empty for a moment that is longer than a publish takes.
