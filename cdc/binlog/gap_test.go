@@ -3,7 +3,9 @@ package binlog_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,12 +56,30 @@ func (b *bundle) purge() {
 	}, 30*time.Second, 50*time.Millisecond, "the files to be gone")
 }
 
+func (b *bundle) flavor() string {
+	b.t.Helper()
+	var version string
+	require.NoError(b.t, b.db.QueryRowContext(b.t.Context(), "SELECT VERSION()").Scan(&version))
+	if strings.Contains(version, "MariaDB") {
+		return stack.FlavorMariaDB
+	}
+	return stack.FlavorMySQL
+}
+
 // reset begins the binlog anew.
 func (b *bundle) reset() {
 	b.t.Helper()
-	if _, err := b.db.ExecContext(b.t.Context(), "RESET BINARY LOGS AND GTIDS"); err != nil {
-		b.exec("RESET MASTER")
+	second := func() (n int) {
+		require.NoError(b.t, b.db.QueryRowContext(b.t.Context(), "SELECT UNIX_TIMESTAMP()").Scan(&n))
+		return n
 	}
+	began := second() // a file tells when it was begun to the second
+	require.Eventually(b.t, func() bool { return second() > began }, 10*time.Second, 10*time.Millisecond)
+	statement := "RESET BINARY LOGS AND GTIDS"
+	if b.flavor() == stack.FlavorMariaDB {
+		statement = "RESET MASTER"
+	}
+	b.exec(statement)
 }
 
 func (b *bundle) binlogs() (names []string) {
@@ -129,18 +149,28 @@ func (b *bundle) insert(events ...schema.Event) {
 // ended, and returns the rows before that one, and the repair.
 func (b *bundle) repaired(place relay.Position) ([]relay.Row, binlog.Repair) {
 	b.t.Helper()
+	return b.repairedBy(place, "INSERT INTO outbox (id, aggregate_type, aggregate_id, aggregate_version, type, payload, created_at) "+
+		"VALUES (?, 'customer', '1', 1, 'CustomerCreated', '{}', UTC_TIMESTAMP(6))")
+}
+
+// repairedBy does so where the table has other columns.
+func (b *bundle) repairedBy(place relay.Position, insert string) ([]relay.Row, binlog.Repair) {
+	b.t.Helper()
 	var after string
 	var began []binlog.Repair
 	r := b.reader(binlog.StartLatest, func(c *binlog.Config) {
 		c.Repairing = func(_ context.Context, repair binlog.Repair) {
 			if began = append(began, repair); !repair.Ended.IsZero() {
-				after = b.commit(1)[0]
+				after = schema.NewID()
+				b.exec(insert, after)
 			}
 		}
 	})
 	r.Begin(place)
 	var rows []relay.Row
-	err := r.Stream(b.t.Context(), func(row relay.Row) error {
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	err := r.Stream(ctx, func(row relay.Row) error {
 		_, _, ok := r.Confirmed(row.Seq - 1)
 		if row.Event.ID == after {
 			require.False(b.t, row.Repaired)
@@ -174,28 +204,58 @@ func inOrder(t *testing.T, want map[string][]string, rows []relay.Row) {
 	require.Equal(t, want, got)
 }
 
+// halted streams from a place with ON_GAP=halt and gives why that halts, which must be soon.
+func (b *bundle) halted(place relay.Position) *relay.Halt {
+	b.t.Helper()
+	r := b.reader(binlog.StartLatest, func(c *binlog.Config) { c.OnGap = binlog.GapHalt })
+	r.Begin(place)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	began := time.Now()
+	var halt *relay.Halt
+	require.ErrorAs(b.t, r.Stream(ctx, func(relay.Row) error { return nil }), &halt)
+	require.Less(b.t, time.Since(began), 5*time.Second)
+	return halt
+}
+
 func TestAGapIsRepairedFromTheTable(t *testing.T) {
 	t.Parallel()
-	b := private(t)
+	t.Run("with GTIDs", func(t *testing.T) {
+		t.Parallel()
+		b := private(t)
+		testGaps(t, b)
+		testMargin(t, b)
+		testBrokenRepair(t, b)
+		testRebuilt(t, b, private(t))
+	})
+	t.Run("without GTIDs", func(t *testing.T) {
+		t.Parallel()
+		if schematest.Servers(t).MySQL.Flavor() == stack.FlavorMariaDB {
+			return // it has no such mode
+		}
+		testGaps(t, private(t, "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"))
+	})
+}
+
+func testGaps(t *testing.T, b *bundle) {
 	for _, gap := range []struct {
 		name   string
+		events int
 		reason relay.Reason
 		hurt   func()
 	}{
-		{"purged", relay.BinlogPurged, b.purge},
+		{"reset", 100, relay.HistoryReset, b.reset},
+		{"reset and filled past the place", 100, relay.HistoryReset, func() {
+			b.reset()
+			b.history(500)
+		}},
+		{"purged", 1000, relay.BinlogPurged, b.purge},
 	} {
 		t.Run(gap.name, func(t *testing.T) {
 			place := b.confirmed(20)
-			want := b.history(1000)
+			want := b.history(gap.events)
 			gap.hurt()
-
-			began := time.Now()
-			halting := b.reader(binlog.StartLatest, func(c *binlog.Config) { c.OnGap = binlog.GapHalt })
-			halting.Begin(place)
-			var halt *relay.Halt
-			require.ErrorAs(t, halting.Stream(t.Context(), func(relay.Row) error { return nil }), &halt)
-			require.Equal(t, gap.reason, halt.Reason)
-			require.Less(t, time.Since(began), 5*time.Second)
+			require.Equal(t, gap.reason, b.halted(place).Reason)
 
 			rows, repair := b.repaired(place)
 			inOrder(t, want, rows)
@@ -204,4 +264,126 @@ func TestAGapIsRepairedFromTheTable(t *testing.T) {
 			require.False(t, repair.To.IsZero())
 		})
 	}
+}
+
+// testRebuilt loads the tables of one server into another, as a dump does, with and without the GTIDs of the first.
+func testRebuilt(t *testing.T, old, fresh *bundle) {
+	place := old.confirmed(5)
+	want := old.history(100)
+	fresh.copyOutbox(old)
+	t.Run("rebuilt from a dump without GTIDs", func(t *testing.T) {
+		require.Equal(t, relay.HistoryReset, fresh.halted(place).Reason)
+		rows, _ := fresh.repaired(place)
+		inOrder(t, want, rows)
+	})
+	if old.flavor() == stack.FlavorMariaDB {
+		return
+	}
+	t.Run("rebuilt from a dump with GTIDs", func(t *testing.T) {
+		var executed string
+		require.NoError(t, old.db.QueryRowContext(t.Context(), "SELECT @@GLOBAL.gtid_executed").Scan(&executed))
+		fresh.reset()
+		fresh.exec("SET GLOBAL gtid_purged = ?", executed)
+		require.Equal(t, relay.BinlogPurged, fresh.halted(place).Reason)
+		rows, _ := fresh.repaired(place)
+		inOrder(t, want, rows)
+	})
+}
+
+func (b *bundle) copyOutbox(from *bundle) {
+	b.t.Helper()
+	rows, err := from.db.QueryContext(b.t.Context(), "SELECT id, aggregate_type, aggregate_id, aggregate_version, type, payload, created_at FROM outbox")
+	require.NoError(b.t, err)
+	defer rows.Close()
+	var events []schema.Event
+	for rows.Next() {
+		var e schema.Event
+		require.NoError(b.t, rows.Scan(&e.ID, &e.AggregateType, &e.AggregateID, &e.AggregateVersion, &e.Type, &e.Payload, &e.CreatedAt))
+		events = append(events, e)
+	}
+	require.NoError(b.t, rows.Err())
+	b.insert(events...)
+}
+
+// testMargin: a repair leaves out what was created longer before the checkpoint than the margin, and
+// sends what was committed late, even by a clock that is behind. The margin grows with what was seen.
+func testMargin(t *testing.T, b *bundle) {
+	b.exec("DELETE FROM outbox")
+	long := schematest.Event(func(e *schema.Event) { e.CreatedAt = time.Now().UTC().Add(-3 * time.Hour).Truncate(time.Microsecond) })
+	b.insert(long)
+	place := b.confirmed(5)
+	place.Late = 0 // all that was seen was committed at once
+	// A transaction that began before the place was taken, and is committed behind it.
+	late := schematest.Event(func(e *schema.Event) {
+		e.CreatedAt = time.Now().UTC().Add(-50 * time.Minute).Truncate(time.Microsecond)
+	})
+	b.insert(late)
+	b.purge()
+
+	rows, repair := b.repaired(place)
+	require.Equal(t, place.CommittedAt.Add(-time.Hour), repair.Since)
+	require.NotContains(t, ids(rows), long.ID)
+	require.Contains(t, ids(rows), late.ID)
+
+	place.Late = 2 * time.Hour
+	rows, repair = b.repaired(place)
+	require.Equal(t, place.CommittedAt.Add(-4*time.Hour), repair.Since)
+	require.Contains(t, ids(rows), long.ID)
+
+	place.CommittedAt = time.Time{} // of a release that did not keep it
+	rows, repair = b.repaired(place)
+	require.True(t, repair.Since.IsZero())
+	require.Contains(t, ids(rows), long.ID)
+
+	b.exec("CREATE TABLE kept LIKE outbox")
+	defer b.exec("RENAME TABLE outbox TO gone, kept TO outbox")
+	b.exec("ALTER TABLE outbox DROP COLUMN created_at, DROP COLUMN aggregate_version, DROP COLUMN headers")
+	all := len(rows) + 1 // the event that told the end of the last repair
+	place.CommittedAt = time.Now()
+	rows, repair = b.repairedBy(place, "INSERT INTO outbox (id, aggregate_type, aggregate_id, type, payload) VALUES (?, 'customer', '1', 'CustomerCreated', '{}')")
+	require.True(t, repair.Since.IsZero(), "the table does not tell")
+	require.Len(t, rows, all)
+}
+
+// testBrokenRepair: a repair that breaks off begins again, in the same process, and in the next one, which finds the old checkpoint.
+func testBrokenRepair(t *testing.T, b *bundle) {
+	b.exec("DELETE FROM outbox")
+	place := b.confirmed(5)
+	want := b.history(200)
+	b.purge()
+
+	broken := errors.New("broken")
+	r := b.reader(binlog.StartLatest)
+	r.Begin(place)
+	seen := uint64(0)
+	for range 3 {
+		n := 0
+		err := r.Stream(t.Context(), func(row relay.Row) error {
+			require.Equal(t, seen+1, row.Seq, "rows are numbered on")
+			seen = row.Seq
+			if n++; n == 100 {
+				return broken
+			}
+			return nil
+		})
+		require.ErrorIs(t, err, broken)
+		_, _, ok := r.Confirmed(seen)
+		require.False(t, ok, "though all that was sent is confirmed, the repair has not ended")
+	}
+	repair, _ := r.Repair()
+	require.Zero(t, repair.Ended)
+
+	var rows []relay.Row
+	require.ErrorIs(t, r.Stream(t.Context(), func(row relay.Row) error {
+		if rows = append(rows, row); !row.Repaired {
+			return broken
+		}
+		if repair, _ := r.Repair(); repair.Rows == 204 {
+			defer b.commit(1)
+		}
+		return nil
+	}), broken)
+	inOrder(t, want, rows)
+	rows, _ = b.repaired(place) // as after a kill: nothing was saved
+	inOrder(t, want, rows)
 }

@@ -96,6 +96,8 @@ func (h *handler) advance(header *replication.EventHeader) {
 
 func (h *handler) handle(e *replication.BinlogEvent) error {
 	switch event := e.Event.(type) {
+	case *replication.FormatDescriptionEvent:
+		return h.opened(e.Header)
 	case *replication.GTIDEvent:
 		return h.beginMySQL(e.Header, event)
 	case *replication.GtidTaggedLogEvent:
@@ -117,6 +119,14 @@ func (h *handler) handle(e *replication.BinlogEvent) error {
 		return h.loaded(e.RawData)
 	case *replication.GenericEvent:
 		return h.generic(e)
+	}
+	return nil
+}
+
+// opened takes in the first event of a file.
+func (h *handler) opened(header *replication.EventHeader) error {
+	if header.Timestamp != 0 && !h.reader.ledger.opened(h.file, madeAt(header)) {
+		return begunAnew(h.file)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type state struct {
 	server  string // uuid and flavour that the places belong to
 	flavor  string
 	gtid    bool
+	file    file  // that is being read
 	base    place // behind the last transaction that is confirmed
 	ends    []end // of the transactions behind it
 	read    place // behind the last transaction that was read whole
@@ -37,24 +38,32 @@ type state struct {
 
 // place is between two transactions.
 type place struct {
-	set    gtidSet
-	file   string
+	spot
+	set  gtidSet
+	seq  uint64 // of the last row before it
+	skip uint64 // rows of the transaction behind it that are not counted in seq, being confirmed by an earlier process
+}
+
+// spot is what is known of the end of a transaction besides its GTID.
+type spot struct {
+	file
 	pos    uint64
-	seq    uint64    // of the last row before it
-	skip   uint64    // rows of the transaction behind it that are not counted in seq, being confirmed by an earlier process
 	passed uint64    // transactions of others before it
 	at     time.Time // when the last transaction before it was committed
 }
 
+// file is one file of the server's binlog. A name comes again after a reset, with another time.
+type file struct {
+	name string
+	made time.Time // when the server began it, as its first event says; zero when that was not read
+}
+
 // end is where one transaction with outbox rows, and those without that follow it, ended.
 type end struct {
-	last   uint64 // Seq of its last row
-	name   string // GTID of the transaction with the rows
-	gtids  []gtid // of all of them
-	file   string
-	pos    uint64
-	passed uint64
-	at     time.Time
+	spot
+	last  uint64 // Seq of its last row
+	name  string // GTID of the transaction with the rows
+	gtids []gtid // of all of them
 }
 
 func newLedger() *ledger { return &ledger{} }
@@ -104,7 +113,7 @@ func (l *ledger) settle(from relay.Position) error {
 }
 
 func (l *ledger) place(from relay.Position) error {
-	l.base = place{file: from.File, pos: from.Pos, seq: l.rows, skip: from.SkipRows, at: from.CommittedAt}
+	l.base = place{spot: spot{file: file{from.File, from.FileMade}, pos: from.Pos, at: from.CommittedAt}, seq: l.rows, skip: from.SkipRows}
 	if from.GTID {
 		set, err := parseGTIDSet(from.Flavor, from.GTIDSet)
 		if err != nil {
@@ -123,7 +132,8 @@ func (p place) copy() place {
 	return p
 }
 
-// resume gives the place to stream from: behind the last row that was delivered.
+// resume gives the place to stream from, behind the last row that was delivered, with the uuid of the server that it comes
+// from, which may be another one than that.
 func (l *ledger) resume(server *server) (relay.Position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,26 +148,53 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 			"point MYSQL_DSN at the right server, or %s",
 			l.flavor, l.gtid, server.flavor, server.gtid, startAnew)
 	}
+	before := l.server
 	if l.gtid && l.server != server.uuid {
 		l.moved(server.uuid)
 	}
-	return l.position(l.read, l.rows, l.open), nil
+	from := l.position(l.read, l.rows, l.open)
+	from.ServerUUID = before
+	return from, nil
 }
 
 // moved notes that the next stream is another server's. A set of GTIDs means the same to every server that has them; files
 // and offsets mean nothing to it, so they are unknown until a transaction ends in its own.
 func (l *ledger) moved(server string) {
 	l.server = server
-	l.base.file, l.base.pos, l.read.file, l.read.pos = "", 0, "", 0
-	for i := range l.ends {
-		l.ends[i].file, l.ends[i].pos = "", 0
+	for _, s := range l.spots() {
+		s.file, s.pos = file{}, 0
 	}
+}
+
+func (l *ledger) spots() []*spot {
+	spots := []*spot{&l.base.spot, &l.read.spot}
+	for i := range l.ends {
+		spots = append(spots, &l.ends[i].spot)
+	}
+	return spots
+}
+
+// opened notes when the server began the file that is being read, as its first event says. It is false when the place was in
+// another file of that name: the binlog was begun anew.
+func (l *ledger) opened(name string, made time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file = file{name, made}
+	if l.read.name == name && !l.read.made.IsZero() && !l.read.made.Equal(made) {
+		return false
+	}
+	for _, s := range l.spots() {
+		if s.name == name {
+			s.made = made
+		}
+	}
+	return true
 }
 
 // position is the place behind row seq, where p is the last whole transaction's end at or before it and next the GTID of
 // the transaction behind p.
 func (l *ledger) position(p place, seq uint64, next string) relay.Position {
-	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.file, Pos: p.pos,
+	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.name, FileMade: p.made, Pos: p.pos,
 		CommittedAt: p.at, Late: l.late}
 	if skip := seq - p.seq + p.skip; skip > 0 {
 		at.SkipRows, at.SkipGTID = skip, next
@@ -174,7 +211,7 @@ func (l *ledger) transaction(name string) {
 	partly := l.rows > l.read.seq || l.read.skip > 0
 	if partly && l.open != "" && l.open != name {
 		if l.rows > l.lastEnd() {
-			l.ends = append(l.ends, end{last: l.rows, name: l.open, file: l.read.file, pos: l.read.pos, passed: l.read.passed, at: l.read.at})
+			l.ends = append(l.ends, end{spot: l.read.spot, last: l.rows, name: l.open})
 		} else if len(l.ends) == 0 {
 			l.base.skip = 0
 		}
@@ -192,14 +229,17 @@ func (l *ledger) row(late time.Duration) uint64 {
 	return l.rows
 }
 
-// ended notes that a whole transaction was read, committed at that time if it is known, up to pos in file. foreign says
+// ended notes that a whole transaction was read, committed at that time if it is known, up to pos in a file. foreign says
 // that it is not the relay's own.
-func (l *ledger) ended(g gtid, file string, pos uint64, at time.Time, foreign bool) {
+func (l *ledger) ended(g gtid, in string, pos uint64, at time.Time, foreign bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := join(nil, g)
 	l.read.set.add(one)
-	l.read.file, l.read.pos, l.read.seq, l.read.skip = file, pos, l.rows, 0
+	if l.file.name != in {
+		l.file = file{name: in}
+	}
+	l.read.file, l.read.pos, l.read.seq, l.read.skip = l.file, pos, l.rows, 0
 	if foreign {
 		l.read.passed++
 	}
@@ -210,13 +250,13 @@ func (l *ledger) ended(g gtid, file string, pos uint64, at time.Time, foreign bo
 
 	switch {
 	case l.rows > l.lastEnd():
-		l.ends = append(l.ends, end{last: l.rows, name: g.String(), gtids: one, file: file, pos: pos, passed: l.read.passed, at: l.read.at})
+		l.ends = append(l.ends, end{spot: l.read.spot, last: l.rows, name: g.String(), gtids: one})
 	case len(l.ends) > 0:
 		e := &l.ends[len(l.ends)-1]
-		e.gtids, e.file, e.pos, e.passed, e.at = join(e.gtids, g), file, pos, l.read.passed, l.read.at
+		e.gtids, e.spot = join(e.gtids, g), l.read.spot
 	default:
 		l.base.set.add(one)
-		l.base.file, l.base.pos, l.base.skip, l.base.passed, l.base.at = file, pos, 0, l.read.passed, l.read.at
+		l.base.skip, l.base.spot = 0, l.read.spot
 	}
 }
 
@@ -228,7 +268,7 @@ func (l *ledger) lastEnd() uint64 {
 }
 
 // rotated notes that the binlog goes on in another file.
-func (l *ledger) rotated(file string) { l.ended(gtid{}, file, 4, time.Time{}, true) }
+func (l *ledger) rotated(next string) { l.ended(gtid{}, next, 4, time.Time{}, true) }
 
 // confirmed moves base up to row seq and gives the place right behind that row.
 func (l *ledger) confirmed(seq uint64) (relay.Position, uint64, bool) {
@@ -240,7 +280,7 @@ func (l *ledger) confirmed(seq uint64) (relay.Position, uint64, bool) {
 	for len(l.ends) > 0 && l.ends[0].last <= seq {
 		e := l.ends[0]
 		l.base.set.add(e.gtids)
-		l.base.file, l.base.pos, l.base.seq, l.base.skip, l.base.passed, l.base.at = e.file, e.pos, e.last, 0, e.passed, e.at
+		l.base.spot, l.base.seq, l.base.skip = e.spot, e.last, 0
 		l.ends = l.ends[1:]
 	}
 	if seq < l.base.seq {

@@ -22,7 +22,7 @@ func (r *Reader) checkDump(ctx context.Context, s *server) relay.Check {
 	if err == nil {
 		err = r.probe(ctx, s, func(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
 			return syncer.StartSync(mysql.Position{Name: files[len(files)-1].Name, Pos: 4})
-		})
+		}, anyEvent)
 	}
 	refused, byServer := errors.AsType[*mysql.MyError](err)
 	switch {
@@ -99,15 +99,16 @@ func (r *Reader) tryPlace(ctx context.Context, from relay.Position) (survey Surv
 	}
 	err = r.probe(ctx, server, func(syncer *replication.BinlogSyncer) (*replication.BinlogStreamer, error) {
 		return startSync(syncer, server, from)
-	})
+	}, anyEvent)
 	if err != nil {
 		return survey, classify(err)
 	}
 	return survey, nil
 }
 
-// probe starts a dump under a number of its own, and ends it at the first event.
-func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.BinlogSyncer) (*replication.BinlogStreamer, error)) error {
+// probe starts a dump under a number of its own, and ends it at the first event that is wanted.
+func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.BinlogSyncer) (*replication.BinlogStreamer, error),
+	wanted func(*replication.BinlogEvent) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	links := newDialer()
@@ -115,8 +116,8 @@ func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.B
 	if err != nil {
 		return err
 	}
-	first := &firstEvent{came: make(chan struct{})}
-	cfg.ServerID, cfg.SynchronousEventHandler = randomServerID(), first
+	wait := &waiter{wanted: wanted, came: make(chan struct{})}
+	cfg.ServerID, cfg.SynchronousEventHandler = randomServerID(), wait
 	syncer := replication.NewBinlogSyncer(cfg)
 	defer shut(syncer, links)
 	defer context.AfterFunc(ctx, links.close)()
@@ -125,23 +126,31 @@ func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.B
 	if err != nil {
 		return err
 	}
-	_, err = stream.GetEvent(ctx) // the event goes to first, which ends the stream
+	_, err = stream.GetEvent(ctx) // events go to the waiter, which ends the stream
 	select {
-	case <-first.came:
+	case <-wait.came:
 		return nil
 	default:
 		return err
 	}
 }
 
-// firstEvent notes that an event came, and ends the stream.
-type firstEvent struct{ came chan struct{} }
+// waiter notes that a wanted event came, and ends the stream.
+type waiter struct {
+	wanted func(*replication.BinlogEvent) bool
+	came   chan struct{}
+}
 
 // HandleEvent implements replication.EventHandler.
-func (f *firstEvent) HandleEvent(*replication.BinlogEvent) error {
-	close(f.came)
+func (w *waiter) HandleEvent(e *replication.BinlogEvent) error {
+	if !w.wanted(e) {
+		return nil
+	}
+	close(w.came)
 	return errStopped // there is no second one
 }
+
+func anyEvent(*replication.BinlogEvent) bool { return true }
 
 // started starts a dump. A malformed answer makes go-mysql panic in this goroutine.
 func started(start func() (*replication.BinlogStreamer, error)) (stream *replication.BinlogStreamer, err error) {

@@ -18,6 +18,9 @@ const (
 	mariaDB = "mariadb"
 )
 
+// numbered is what the identity of a server begins with that has none but its number.
+const numbered = "server_id-"
+
 // server is what one connection told about the server it reached. It is asked anew on every connect: behind a name or a
 // proxy another server may answer, with other settings.
 type server struct {
@@ -87,7 +90,7 @@ func (s *server) readVariables(ctx context.Context, q queryer) error {
 	if s.flavor == mariaDB {
 		s.uuid = s.variables["server_uid"]
 		if s.uuid == "" { // before 10.6 a MariaDB server has no identity but its number
-			s.uuid = "server_id-" + s.variables["server_id"]
+			s.uuid = numbered + s.variables["server_id"]
 		}
 	}
 	return rows.Err()

@@ -91,29 +91,36 @@ func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error
 // validate refuses to stream from a place that the server cannot serve without a gap, before it is asked to.
 // A server that is behind gets patience to catch up.
 func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
+	if err := r.validateHistory(ctx, s, from); err != nil {
+		return err
+	}
 	switch {
 	case s.gtid && s.flavor == mySQL:
 		return r.validateSet(ctx, from, patience)
 	case s.gtid:
 		return r.validateDomains(ctx, s, from, patience)
 	}
-	return r.validateFile(ctx, s, from)
+	return validateFile(s, from)
 }
 
 // validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
-// transaction a moment before the server counts it as executed.
+// transaction a moment before the server counts it as executed. One that has nothing at all of the place is not behind: its
+// history is another one.
 func (r *Reader) validateSet(ctx context.Context, from relay.Position, patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; {
-		var unpurged, executed bool
-		err := r.cfg.DB.QueryRowContext(ctx, "SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed)",
-			from.GTIDSet, from.GTIDSet).Scan(&unpurged, &executed)
+		var unpurged, executed, unknown bool
+		err := r.cfg.DB.QueryRowContext(ctx, `SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed),
+			GTID_SUBSET(?, GTID_SUBTRACT(?, @@GLOBAL.gtid_executed))`,
+			from.GTIDSet, from.GTIDSet, from.GTIDSet, from.GTIDSet).Scan(&unpurged, &executed, &unknown)
 		switch {
 		case err != nil:
 			return fmt.Errorf("compare the checkpoint with the server's GTIDs: %w", err)
-		case !unpurged:
-			return relay.Haltf(relay.BinlogPurged, "the server has purged transactions that the checkpoint has not passed: %s", startAnew)
-		case executed:
+		case executed && unpurged:
 			return nil
+		case executed:
+			return relay.Haltf(relay.BinlogPurged, "the server has purged transactions that the checkpoint has not passed: %s", startAnew)
+		case unknown:
+			return rebuilt()
 		case time.Now().After(deadline):
 			return relay.Haltf(relay.SourceBehind, "the checkpoint has transactions that the server has not: "+
 				"it was restored from a backup or a failover lost them; compare gtid_executed with relay_checkpoint")
@@ -126,28 +133,25 @@ func (r *Reader) validateSet(ctx context.Context, from relay.Position, patience 
 
 const behindPatience = 10 * time.Second
 
-// validateDomains checks, domain by domain, that the server has come as far as the place. Whether it still has what is
-// behind the place, MariaDB itself checks when the dump starts.
+// validateDomains checks that the server has logged the last transaction of each domain. Whether it still has what is behind
+// the place, MariaDB itself checks when the dump starts.
 func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
-	want, err := parseGTIDSet(mariaDB, from.GTIDSet)
-	if err != nil {
-		return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTIDs cannot be read: %w", err)
-	}
 	for deadline := time.Now().Add(patience); ; {
-		text, err := s.executed(ctx, r.cfg.DB)
-		if err != nil {
-			return err
+		var logged string
+		if err := r.cfg.DB.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_binlog_state").Scan(&logged); err != nil {
+			return fmt.Errorf("ask for the server's GTIDs: %w", err)
 		}
-		have, err := parseGTIDSet(mariaDB, text)
-		if err != nil {
-			return fmt.Errorf("read the server's GTIDs: %w", err)
-		}
-		if have.set.Contain(want.set) {
+		seen, err := compareDomains(from.GTIDSet, logged)
+		switch {
+		case err != nil:
+			return relay.Haltf(relay.CheckpointBad, "the checkpoint's GTIDs cannot be compared with the server's: %w", err)
+		case seen == nothing, s.took(from):
+			return rebuilt()
+		case seen == everything:
 			return nil
-		}
-		if time.Now().After(deadline) {
-			return relay.Haltf(relay.SourceBehind, "the checkpoint is at %s, the server only at %s: "+
-				"its binlog was reset, it was restored from a backup, or a failover lost transactions", from.GTIDSet, text)
+		case time.Now().After(deadline):
+			return relay.Haltf(relay.SourceBehind, "the checkpoint is at %s, the server has logged only %s: "+
+				"it was restored from a backup, or a failover lost transactions", from.GTIDSet, logged)
 		}
 		if !pause(ctx, 100*time.Millisecond) {
 			return errStopped
@@ -155,8 +159,15 @@ func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Posi
 	}
 }
 
-// validateFile checks a place without GTIDs: same server, file still there, offset inside it.
-func (r *Reader) validateFile(ctx context.Context, s *server, from relay.Position) error {
+// took tells whether a MariaDB server has the number of the one that made all transactions of the place, and is another one:
+// its own transactions have the same names and are others. A server of before 10.6 has no other identity than the number.
+func (s *server) took(from relay.Position) bool {
+	known := from.ServerUUID != "" && !strings.HasPrefix(from.ServerUUID, numbered)
+	return known && from.ServerUUID != s.uuid && onlyFrom(from.GTIDSet, s.variables["server_id"])
+}
+
+// validateFile checks a place without GTIDs: same server, and an offset that can be asked for.
+func validateFile(s *server, from relay.Position) error {
 	if from.ServerUUID != s.uuid {
 		return relay.Haltf(relay.SourceChanged, "the checkpoint %s:%d belongs to server %s, this is %s: without GTIDs a place "+
 			"means nothing to another server", from.File, from.Pos, from.ServerUUID, s.uuid)
@@ -164,19 +175,7 @@ func (r *Reader) validateFile(ctx context.Context, s *server, from relay.Positio
 	if from.Pos > math.MaxUint32 {
 		return relay.Haltf(relay.SourceChanged, "the checkpoint is at %d in %s: without GTIDs no server can resume behind 4 GiB", from.Pos, from.File)
 	}
-	files, err := binlogFiles(ctx, r.cfg.DB)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if f.Name == from.File {
-			if from.Pos > f.Size {
-				return relay.Haltf(relay.HistoryReset, "the checkpoint is at %d in %s, which ends at %d: the binlog was reset or cut", from.Pos, from.File, f.Size)
-			}
-			return nil
-		}
-	}
-	return relay.Haltf(relay.BinlogPurged, "the server no longer has the file %s of the checkpoint: %s", from.File, startAnew)
+	return nil
 }
 
 // pause waits, and tells whether ctx still lives.

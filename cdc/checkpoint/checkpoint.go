@@ -86,6 +86,7 @@ type stored struct {
 	SkipRows   uint64 `json:"skip_rows"`
 	SkipGTID   string `json:"skip_gtid,omitempty"`
 
+	FileMade    time.Time     `json:"file_made,omitzero"`
 	CommittedAt time.Time     `json:"committed_at,omitzero"`
 	Late        time.Duration `json:"late_ns,omitempty"`
 }
@@ -93,7 +94,8 @@ type stored struct {
 func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
 		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		FileMade: p.FileMade.UTC(), CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
 	})
 	if err != nil {
 		return "", 0, fmt.Errorf("encode the position: %w", err)
@@ -114,6 +116,7 @@ func decode(text string, sum uint32) (relay.Position, error) {
 	}
 	return relay.Position{
 		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, CommittedAt: p.CommittedAt, Late: p.Late,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		FileMade: p.FileMade, CommittedAt: p.CommittedAt, Late: p.Late,
 	}, nil
 }

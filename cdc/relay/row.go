@@ -35,6 +35,9 @@ type Position struct {
 	GTIDSet    string // every transaction up to here; empty at the beginning of all
 	File       string // binlog file at the end of the last whole transaction
 	Pos        uint64 // offset of that end
+	// FileMade is when the server began File, as its first event says; zero when that was not read. It tells a file from
+	// another one of the same name.
+	FileMade time.Time
 	// SkipRows is how many outbox rows of the next transaction (of transaction SkipGTID where there are GTIDs) are
 	// behind this place already.
 	SkipRows uint64
