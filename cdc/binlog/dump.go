@@ -25,18 +25,33 @@ const (
 	dialTimeout = 10 * time.Second
 )
 
-// dump streams from a place until ctx ends, deliver returns an error or the link breaks. go-mysql's own reconnect is off:
-// it may resume inside a transaction, or skip one.
+// dump streams from a place until ctx ends, deliver returns an error or the link breaks.
 func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliver func(relay.Row) error) error {
+	h := newHandler(ctx, r, s, from, deliver)
+	defer r.hears.Store(false)
+	return r.listen(ctx, s, from, h, h, func(err error) error {
+		switch {
+		case h.refused != nil:
+			return h.refused
+		case errors.Is(err, errAgain):
+			return errAgain
+		}
+		return r.judge(h, err)
+	})
+}
+
+// listen has the events of a stream from a place handed to events, of which h decodes the rows, until ctx ends, it returns an
+// error or the link breaks. judge says what the end of the stream means. go-mysql's own reconnect is off: it may resume inside a
+// transaction, or skip one.
+func (r *Reader) listen(ctx context.Context, s *server, from relay.Position, h *handler, events replication.EventHandler, judge func(error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	links := newDialer()
-	h := newHandler(ctx, r, s, from, deliver)
-	syncer, err := r.syncer(s, links, h)
+	h.ctx = ctx
+	syncer, err := r.syncer(s, links, h, events)
 	if err != nil {
 		return err
 	}
-	defer r.hears.Store(false)
 	defer shut(syncer, links)
 	defer context.AfterFunc(ctx, links.close)() // ends the handshake, too, which knows no context
 
@@ -49,21 +64,15 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 	if ctx.Err() != nil {
 		return errStopped // the handler may still be at work: what it says is not looked at
 	}
-	switch {
-	case h.refused != nil:
-		return h.refused
-	case errors.Is(err, errAgain):
-		return errAgain
-	}
-	return r.judge(h, err)
+	return judge(err)
 }
 
-func (r *Reader) syncer(s *server, links *dialer, h *handler) (*replication.BinlogSyncer, error) {
+func (r *Reader) syncer(s *server, links *dialer, h *handler, events replication.EventHandler) (*replication.BinlogSyncer, error) {
 	cfg, err := r.replica(s, links)
 	if err != nil {
 		return nil, err
 	}
-	cfg.RowsEventDecodeFunc, cfg.SynchronousEventHandler = h.decodeRows, h
+	cfg.RowsEventDecodeFunc, cfg.SynchronousEventHandler = h.decodeRows, events
 	return replication.NewBinlogSyncer(cfg), nil
 }
 
@@ -85,7 +94,7 @@ func (r *Reader) replica(s *server, links *dialer) (cfg replication.BinlogSyncer
 		TLSConfig:        server.TLS,
 		Dialer:           links.DialContext,
 		Logger:           slog.New(slog.DiscardHandler), // its errors come back to us; its texts may carry rows
-		HeartbeatPeriod:  heartbeat,
+		HeartbeatPeriod:  r.pulse,
 		ReadTimeout:      readTimeout,
 		DisableRetrySync: true,
 		VerifyChecksum:   true,

@@ -34,6 +34,8 @@ type state struct {
 	settled uint64        // transactions passed when it was
 	open    string        // GTID of the transaction that is being read, or was when the stream broke
 	start   *relay.Position
+
+	snapshot bool // the place to begin at is to be found by a snapshot, whatever START says
 }
 
 // place is between two transactions.
@@ -68,14 +70,21 @@ type end struct {
 
 func newLedger() *ledger { return &ledger{} }
 
-// begin forgets all and starts at a position; at the zero position it waits for settle.
+// begin forgets all and starts at a position; at the zero position, and for a snapshot, it waits for settle.
 func (l *ledger) begin(from relay.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state = state{}
-	if !from.IsZero() {
+	l.state = state{snapshot: from.Snapshot}
+	if !from.IsZero() && !from.Snapshot {
 		l.start = &from
 	}
+}
+
+// wantsSnapshot tells whether it was begun with one.
+func (l *ledger) wantsSnapshot() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.snapshot
 }
 
 // placed tells whether there is a place to stream from.

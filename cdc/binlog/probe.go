@@ -43,6 +43,10 @@ func (r *Reader) CheckPlace(ctx context.Context, from relay.Position) []relay.Ch
 		check.Found = fmt.Sprintf("there is none yet: START=%s chooses the place to begin at", r.cfg.Start)
 		return []relay.Check{check}
 	}
+	if from.Snapshot {
+		check.Found = "a snapshot was asked for"
+		return []relay.Check{check}
+	}
 	survey, err := r.tryPlace(ctx, from)
 	if halt := (*relay.Halt)(nil); errors.As(err, &halt) {
 		check.Level, check.Found, check.Reason = relay.CheckFail, halt.Err.Error(), halt.Reason

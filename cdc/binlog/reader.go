@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"go.uber.org/zap"
@@ -91,6 +92,7 @@ type Config struct {
 type Reader struct {
 	cfg      Config
 	serverID uint32
+	pulse    time.Duration // how often an idle server speaks
 	ledger   *ledger
 	hears    atomic.Bool // a stream is under way and has heard from the server
 	notes    notes
@@ -114,7 +116,7 @@ func New(cfg Config) *Reader {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	r := &Reader{cfg: cfg, serverID: cfg.ServerID, ledger: newLedger(), notes: notes{log: cfg.Log}, hold: holdBytes}
+	r := &Reader{cfg: cfg, serverID: cfg.ServerID, pulse: heartbeat, ledger: newLedger(), notes: notes{log: cfg.Log}, hold: holdBytes}
 	if r.serverID == 0 {
 		r.serverID = randomServerID()
 	}

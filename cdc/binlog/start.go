@@ -22,6 +22,8 @@ func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) e
 	switch _, gap := r.Repair(); {
 	case gap:
 		from, err = r.repair(ctx, s, deliver)
+	case r.ledger.wantsSnapshot():
+		from, err = r.fill(ctx, s, time.Time{}, deliver)
 	case r.cfg.Start == StartEarliest:
 		from, err = r.earliest(ctx, s)
 	case r.cfg.Start == StartLatest:

@@ -85,6 +85,7 @@ type stored struct {
 	Pos        uint64 `json:"pos"`
 	SkipRows   uint64 `json:"skip_rows"`
 	SkipGTID   string `json:"skip_gtid,omitempty"`
+	Snapshot   bool   `json:"snapshot,omitempty"`
 
 	FileMade    time.Time     `json:"file_made,omitzero"`
 	CommittedAt time.Time     `json:"committed_at,omitzero"`
@@ -94,7 +95,7 @@ type stored struct {
 func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
 		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, Snapshot: p.Snapshot,
 		FileMade: p.FileMade.UTC(), CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
 	})
 	if err != nil {
@@ -116,7 +117,7 @@ func decode(text string, sum uint32) (relay.Position, error) {
 	}
 	return relay.Position{
 		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
-		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID,
+		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, Snapshot: p.Snapshot,
 		FileMade: p.FileMade, CommittedAt: p.CommittedAt, Late: p.Late,
 	}, nil
 }

@@ -9,9 +9,12 @@ import (
 	"tailbox/deploy/ops"
 )
 
-// Handler serves the relay's HTTP calls.
-func (c *Console) Handler(metrics prometheus.Gatherer) http.Handler {
+// Handler serves the relay's HTTP calls; more adds those of other parts, such as Admin.Routes.
+func (c *Console) Handler(metrics prometheus.Gatherer, more ...func(*http.ServeMux)) http.Handler {
 	mux := http.NewServeMux()
+	for _, routes := range more {
+		routes(mux)
+	}
 	ops.Probes(mux, c.view.Ready, c.view.State, metrics)
 	mux.HandleFunc("GET /position", func(w http.ResponseWriter, _ *http.Request) {
 		ops.WriteJSON(w, http.StatusOK, c.view.Position())

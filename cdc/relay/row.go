@@ -47,6 +47,8 @@ type Position struct {
 	CommittedAt time.Time
 	// Late is the longest time from the CreatedAt of an event to its commit that the relay has seen.
 	Late time.Duration
+	// Snapshot says to begin with all that the table holds, whatever START says; nothing else is set then.
+	Snapshot bool
 }
 
 // IsZero tells the position that was never saved.

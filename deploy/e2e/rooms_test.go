@@ -26,7 +26,7 @@ var rooms = map[string][]string{
 	"cdc/checkpoint":      {"cdc/relay", "schema"},
 	"cdc/trace":           {"cdc/relay", "deploy/ops"},
 	"cdc/audit":           {},
-	"cdc/console":         {"cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},
+	"cdc/console":         {"cdc/audit", "cdc/quarantine", "cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},
 	"cdc/quarantine":      {"cdc/audit", "cdc/relay", "schema"},
 	"worker":              {"schema", "deploy/ops", "worker"},
 	"worker/effect":       {"schema", "deploy/ops"},

@@ -114,6 +114,7 @@ type Problem struct {
 	Status int          `json:"status"`
 	Detail string       `json:"detail,omitempty"`
 	Code   string       `json:"code,omitempty"`
+	Leader string       `json:"leader,omitempty"` // who does answer, where this instance stands by
 	Errors []FieldError `json:"errors,omitempty"`
 }
 
