@@ -174,7 +174,7 @@ func gtids(list string) func(yield func(string) bool) {
 // splitGTID splits domain-server-number behind the server.
 func splitGTID(text string) (name string, number uint64, err error) {
 	dash := strings.LastIndexByte(text, '-')
-	if dash < 0 {
+	if strings.Count(text, "-") != 2 {
 		return "", 0, errors.New("a GTID is not of the form domain-server-number")
 	}
 	number, err = strconv.ParseUint(text[dash+1:], 10, 64)

@@ -52,7 +52,7 @@ func TestFilesOfAnotherServerAreForgotten(t *testing.T) {
 
 	from, err := l.resume(&server{flavor: mariaDB, gtid: true, uuid: "new"})
 	require.NoError(t, err)
-	require.Equal(t, relay.Position{Flavor: mariaDB, ServerUUID: "new", GTID: true, GTIDSet: "0-1-2"}, from)
+	require.Equal(t, relay.Position{Flavor: mariaDB, ServerUUID: "old", GTID: true, GTIDSet: "0-1-2"}, from, "where it comes from")
 	for seq := range uint64(2) {
 		at, _, ok := l.confirmed(seq)
 		require.True(t, ok)

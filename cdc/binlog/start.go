@@ -93,6 +93,11 @@ func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error
 // validate refuses to stream from a place that the server cannot serve without a gap, before it is asked to.
 // A server that is behind gets patience to catch up.
 func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
+	if !s.gtid {
+		if err := validateFile(s, from); err != nil {
+			return err
+		}
+	}
 	if err := r.validateHistory(ctx, s, from); err != nil {
 		return err
 	}
@@ -102,7 +107,7 @@ func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, p
 	case s.gtid:
 		return r.validateDomains(ctx, s, from, patience)
 	}
-	return validateFile(s, from)
+	return nil
 }
 
 // validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
