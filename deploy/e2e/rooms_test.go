@@ -39,6 +39,7 @@ var rooms = map[string][]string{
 	"deploy/e2e":          {},
 	"deploy/bench":        {},
 	"deploy/faults":       {},
+	"deploy/browser":      {"deploy/stack"},
 	"deploy/healthcheck":  {},
 }
 
@@ -47,6 +48,7 @@ var owners = map[string][]string{
 	"github.com/go-mysql-org/go-mysql": {"cdc/binlog"},
 	"github.com/rabbitmq/amqp091-go":   {"cdc/publish", "schema/topology", "worker/consume", "deploy/stack"},
 	"github.com/gin-gonic/gin":         {"api/handler", "api"},
+	"github.com/chromedp":              {"deploy/browser"},
 }
 
 type listed struct {
