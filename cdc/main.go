@@ -72,7 +72,7 @@ func run(ctx context.Context, cfg Config) error {
 
 	// What is seen from outside.
 	surveyor := binlog.NewSurveyor(reader, surveyInterval)
-	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Repair: reader.Repair, Now: time.Now}
+	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Repair: reader.Repair, Now: time.Now, RoutingKey: publisher.RoutingKey}
 	watch, err := watched(cfg)
 	if err != nil {
 		return err

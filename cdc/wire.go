@@ -60,15 +60,11 @@ func newPublisher(cfg Config) (*publish.Publisher, error) {
 
 // watched is what the console shows of the settings, and whom it asks.
 func watched(cfg Config) (console.Config, error) {
-	routing, err := publish.ParseTemplate(cfg.RoutingKey)
-	if err != nil {
-		return console.Config{}, fmt.Errorf("%w: ROUTING_KEY: %w", ops.ErrBadConfig, err)
-	}
 	worker, err := workerURL(cfg.WorkerURL)
 	if err != nil {
 		return console.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
-	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, KeyOf: routing.For, Worker: worker}, nil
+	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, Worker: worker}, nil
 }
 
 // newTracer returns nil when there are no traces: then the relay spends nothing on them.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"tailbox/cdc/relay"
-	"tailbox/schema"
 )
 
 // Config says how much a console keeps and whom it asks.
@@ -22,8 +21,6 @@ type Config struct {
 	Worker *url.URL
 	// Exchange and RoutingKey are the settings of these names, shown on the page.
 	Exchange, RoutingKey string
-	// KeyOf makes the routing key of an event. Defaults to none.
-	KeyOf func(*schema.Event) string
 	// Admin tells that calls which change something are open to who has the token.
 	Admin bool
 }
@@ -57,12 +54,9 @@ func New(view View, cfg Config) *Console {
 	if cfg.Keep <= 0 {
 		cfg.Keep = DefaultKeep
 	}
-	if cfg.KeyOf == nil {
-		cfg.KeyOf = func(*schema.Event) string { return "" }
-	}
 	return &Console{
 		view: view, cfg: cfg,
-		recent:   recent{routingKey: cfg.KeyOf},
+		recent:   recent{routingKey: view.RoutingKey},
 		history:  newHistory(cfg.Keep, cfg.Interval),
 		watchers: watchers{open: map[*watcher]struct{}{}},
 		worker:   newWorker(cfg.Worker),
@@ -71,7 +65,9 @@ func New(view View, cfg Config) *Console {
 
 // Observe takes note of an event that was confirmed. It is quick, and keeps nothing of the row but what a person may see.
 func (c *Console) Observe(row *relay.Row, at time.Time) {
-	c.latency.observe(latency(row, at))
+	if !row.Repaired { // when that was committed is not known
+		c.latency.observe(latency(row, at))
+	}
 	c.recent.observe(row, at)
 }
 
@@ -125,7 +121,8 @@ func (m *moment) rates(now, before Totals, took time.Duration) {
 func (c *Console) tell(p Position, m moment) {
 	var state bytes.Buffer
 	appendEvent(&state, "position", p)
-	appendEvent(&state, "binlog", binlogMap(c.view.Source(), p))
+	status := c.view.Relay()
+	appendEvent(&state, "binlog", binlogMap(c.view.Source(), c.view.Read().Position, status.ConfirmedAt, status.Saved))
 	appendEvent(&state, "worker", c.worker.said())
 
 	fresh, leftOut := c.recent.take()

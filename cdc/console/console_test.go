@@ -17,6 +17,7 @@ import (
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
 	"tailbox/cdc/relay"
+	"tailbox/schema"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,9 +47,10 @@ func setup() *bundle {
 	b.view = console.View{Name: "default", Members: func() []checkpoint.Member {
 		return []checkpoint.Member{{Name: "host-1", ServerID: 7, State: "streaming", SeenAt: now}}
 	}, Now: func() time.Time { return now },
-		Relay:  func() relay.Status { return b.status },
-		Read:   func() binlog.ReadPlace { return b.read },
-		Source: func() binlog.Survey { return b.survey },
+		Relay:      func() relay.Status { return b.status },
+		Read:       func() binlog.ReadPlace { return b.read },
+		Source:     func() binlog.Survey { return b.survey },
+		RoutingKey: func(e *schema.Event) string { return e.AggregateType + "." + e.Type },
 		Repair: func() (binlog.Repair, bool) {
 			if b.repair == nil {
 				return binlog.Repair{}, false
@@ -133,6 +135,18 @@ func TestTheRunwaySaysHowFarThePurgeIs(t *testing.T) {
 	require.Empty(t, series("bytes"), "after a failover, until the checkpoint has a place in the new server's files")
 	b.status.Saved = relay.Position{}
 	require.Empty(t, series("bytes"), "there is no checkpoint yet")
+}
+
+func TestABlockedRelayTellsWhichEventWaits(t *testing.T) {
+	t.Parallel()
+	b := setup()
+	b.status.InFlight, b.status.Waiting = 3, relay.Row{Position: "u:9", CommittedAt: now, Event: schema.Event{ID: "e", Type: "T", AggregateType: "a"}}
+	require.Nil(t, b.view.Position().Waiting, "it is on its way")
+	b.status.State, b.status.Reason = relay.Stalled, relay.Unroutable
+	require.Equal(t, &console.Waiting{EventID: "e", Type: "T", AggregateType: "a", RoutingKey: "a.T", Position: "u:9",
+		CommittedAt: now.Format(schema.TimeFormat)}, b.view.Position().Waiting)
+	b.status.InFlight = 0
+	require.Nil(t, b.view.Position().Waiting)
 }
 
 func TestLagIsTheAgeOfWhatIsNotConfirmed(t *testing.T) {

@@ -20,7 +20,9 @@ type View struct {
 	Read    func() binlog.ReadPlace
 	Source  func() binlog.Survey
 	Repair  func() (binlog.Repair, bool)
-	Now     func() time.Time
+	// RoutingKey makes the routing key of an event.
+	RoutingKey func(*schema.Event) string
+	Now        func() time.Time
 }
 
 // Position is the document of GET /position. Times are RFC 3339 in UTC with microseconds, empty when there is none yet.
@@ -67,7 +69,8 @@ type Position struct {
 		Bytes    uint64  `json:"bytes"`     // of binlog between what is confirmed and the server's end
 		InFlight int     `json:"in_flight"` // events read and not confirmed without a gap
 	} `json:"lag"`
-	Runway struct {
+	Waiting *Waiting `json:"waiting,omitempty"` // the oldest event that is not confirmed, while the relay is blocked
+	Runway  struct {
 		File  string `json:"file"`               // the oldest that the server still has
 		Bytes uint64 `json:"bytes_behind_purge"` // from the beginning of that to the checkpoint
 		// until the checkpoint's file may be purged for its age; missing when the server does not do so, or not yet
@@ -103,6 +106,16 @@ type Member struct {
 	ServerID uint32 `json:"server_id"`
 	State    string `json:"state"`
 	SeenAt   string `json:"seen_at"`
+}
+
+// Waiting is an event that holds up those behind it, or waits with them.
+type Waiting struct {
+	EventID       string `json:"event_id"`
+	Type          string `json:"type"`
+	AggregateType string `json:"aggregate_type"`
+	RoutingKey    string `json:"routing_key"`
+	Position      string `json:"position"`
+	CommittedAt   string `json:"committed_at"`
 }
 
 // Place is a place in the binlog.
@@ -147,6 +160,10 @@ func (v View) Position() Position {
 	p.Lag.Bytes = source.Runway(status.ConfirmedAt).ToEnd
 	p.Lag.Seconds = v.lag(status, read, p.Lag.Bytes)
 	p.Lag.InFlight = status.InFlight
+	if w := status.Waiting; status.State == relay.Stalled && status.InFlight > 0 {
+		p.Waiting = &Waiting{EventID: w.Event.ID, Type: w.Event.Type, AggregateType: w.Event.AggregateType,
+			RoutingKey: v.RoutingKey(&w.Event), Position: w.Position, CommittedAt: stamp(w.CommittedAt)}
+	}
 	runway := source.Runway(status.Saved)
 	p.Runway.File, p.Runway.Bytes, p.Runway.known = source.Oldest(), runway.ToPurge, runway.Known
 	if !runway.Expires.IsZero() {

@@ -25,6 +25,7 @@ type published struct {
 	ConfirmedAt   string  `json:"confirmed_at"`
 	Latency       float64 `json:"latency_seconds"` // from commit to confirm
 	Parked        bool    `json:"parked,omitempty"`
+	Repaired      bool    `json:"repaired,omitempty"` // out of the table: its latency means nothing
 }
 
 // recent keeps the last events that were confirmed; of many at once, a sample.
@@ -54,7 +55,7 @@ func (r *recent) observe(row *relay.Row, at time.Time) {
 	e := &row.Event
 	r.ring[r.kept%recentKept] = published{
 		ID: e.ID, Type: e.Type, AggregateType: e.AggregateType, RoutingKey: r.routingKey(e), Position: row.Position,
-		ConfirmedAt: stamp(at), Latency: latency(row, at).Seconds(), Parked: row.Parked,
+		ConfirmedAt: stamp(at), Latency: latency(row, at).Seconds(), Parked: row.Parked, Repaired: row.Repaired,
 	}
 	r.kept++
 }

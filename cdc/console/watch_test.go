@@ -193,8 +193,7 @@ func TestASampleTellsTheLatenciesOfItsIntervalAndNullOfNone(t *testing.T) {
 func TestWatchersSeeWhatIsPublishedAndNeverAPayload(t *testing.T) {
 	t.Parallel()
 	b := setup()
-	key := func(e *schema.Event) string { return e.AggregateType + "." + e.Type }
-	r := b.run(t, console.Config{Interval: 10 * time.Millisecond, KeyOf: key}, nil)
+	r := b.run(t, console.Config{Interval: 10 * time.Millisecond}, nil)
 	r.Observe(row("first", now.Add(-3*time.Millisecond)), now)
 
 	var news struct {
@@ -231,8 +230,8 @@ func TestUnderLoadASampleOfTheEventsIsShown(t *testing.T) {
 func TestPlacesAreShownAlongAllFiles(t *testing.T) {
 	t.Parallel()
 	b := setup() // files of 1000, 500 and 50 bytes
-	b.read.Position = relay.Position{File: "binlog.000003", Pos: 20}
-	b.status.Saved = relay.Position{File: "binlog.000009", Pos: 4}
+	b.read.Position = relay.Position{ServerUUID: "u", File: "binlog.000003", Pos: 20}
+	b.status.Saved = relay.Position{ServerUUID: "u", File: "binlog.000009", Pos: 4}
 	r := b.run(t, console.Config{Interval: 10 * time.Millisecond}, nil)
 	var along map[string]any
 	require.True(t, r.watch(t).next("binlog", &along))

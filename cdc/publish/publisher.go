@@ -19,6 +19,7 @@ import (
 
 	"tailbox/cdc/relay"
 	"tailbox/deploy/ops"
+	"tailbox/schema"
 	"tailbox/schema/topology"
 )
 
@@ -87,6 +88,9 @@ func New(cfg Config) (*Publisher, error) {
 	}
 	return &Publisher{cfg: cfg, brokers: brokers}, nil
 }
+
+// RoutingKey is the routing key that an event is published with.
+func (p *Publisher) RoutingKey(e *schema.Event) string { return p.cfg.RoutingKey.For(e) }
 
 // Open implements relay.Publisher: a fresh connection, a channel in confirm mode, and an exchange that is there and loses
 // nothing; likewise the unrouted queue. Sessions begin with one address after the other.

@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Core holds every decision of a relay and does no I/O: no clock, no goroutine, no driver. The engine tells it what
@@ -244,12 +243,14 @@ func (c *Core) Halted() *Halt { return c.halt }
 // what was set aside.
 func (c *Core) Idle() bool { return len(c.window.flights) == 0 && c.aside == 0 }
 
-// Oldest is when the oldest unconfirmed row was committed; false when there is none.
-func (c *Core) Oldest() (time.Time, bool) {
+// Oldest is the oldest row that is not confirmed, without its payload; false when there is none.
+func (c *Core) Oldest() (Row, bool) {
 	if c.window.len() == 0 {
-		return time.Time{}, false
+		return Row{}, false
 	}
-	return c.window.at(c.window.base).row.CommittedAt, true
+	row := c.window.at(c.window.base).row
+	row.Event.Payload = nil
+	return row, true
 }
 
 // State is what the relay does, and why if it is blocked or halted.

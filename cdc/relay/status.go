@@ -20,6 +20,8 @@ type Status struct {
 	InFlight int
 	// Oldest is when the oldest of them was committed; zero when there is none.
 	Oldest time.Time
+	// Waiting is that row, without its payload: the one at fault when rows are held back. Zero when there is none.
+	Waiting Row
 	// ConfirmedAt is the place behind the last row that is confirmed without a gap, and EventID that row's event.
 	ConfirmedAt Position
 	EventID     string
@@ -54,7 +56,8 @@ func (r *Relay) Status() Status {
 	if halt := r.core.Halted(); s.Me && halt != nil {
 		s.Detail = halt.Err.Error()
 	}
-	s.Oldest, _ = r.core.Oldest()
+	s.Waiting, _ = r.core.Oldest()
+	s.Oldest = s.Waiting.CommittedAt
 	watermark := r.core.Watermark()
 	r.mu.Unlock()
 
