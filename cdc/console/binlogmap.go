@@ -1,12 +1,15 @@
 package console
 
-import "tailbox/cdc/binlog"
+import (
+	"tailbox/cdc/binlog"
+	"tailbox/cdc/relay"
+)
 
 // mostEdges is how many files are drawn apart from each other.
 const mostEdges = 64
 
 // binlogs is the document of the event binlog: the source's binlog files as one stretch of bytes, and where on it the relay
-// stands. A place is absent when its file is not among those that the server has.
+// stands. A place is absent when its file is not among those that the server has, or is another server's.
 type binlogs struct {
 	Files      int      `json:"files"`
 	Bytes      uint64   `json:"bytes"`
@@ -16,24 +19,21 @@ type binlogs struct {
 	Checkpoint *uint64  `json:"checkpoint,omitempty"`
 }
 
-func binlogMap(source binlog.Survey, p Position) binlogs {
+func binlogMap(source binlog.Survey, read, confirmed, checkpoint relay.Position) binlogs {
 	m := binlogs{Files: len(source.Files), Edges: []uint64{}}
-	begins := make(map[string]uint64, len(source.Files))
 	for i, file := range source.Files {
-		begins[file.Name] = m.Bytes
 		if i >= len(source.Files)-mostEdges {
 			m.Edges = append(m.Edges, m.Bytes)
 		}
 		m.Bytes += file.Size
 	}
-	on := func(place Place) *uint64 {
-		begin, known := begins[place.File]
-		if !known {
+	on := func(place relay.Position) *uint64 {
+		runway := source.Runway(place)
+		if runway.ToPurge+runway.ToEnd == 0 {
 			return nil
 		}
-		at := min(begin+place.Pos, m.Bytes)
-		return &at
+		return &runway.ToPurge
 	}
-	m.Read, m.Confirmed, m.Checkpoint = on(p.Read.Place), on(p.Confirmed.Place), on(p.Checkpoint.Place)
+	m.Read, m.Confirmed, m.Checkpoint = on(read), on(confirmed), on(checkpoint)
 	return m
 }

@@ -25,7 +25,8 @@ func (c *Console) Handler(metrics prometheus.Gatherer, more ...func(*http.ServeM
 		_, _ = w.Write(c.history.json()) // the client went away: nobody is left to tell
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { c.watchers.serve(w, r, c.greet) })
-	for _, call := range []string{"GET /stats", "GET /dead-letters", "POST /dead-letters/redrive"} {
+	servePage(mux)
+	for _, call := range []string{"GET /stats", "GET /dead-letters", "POST /dead-letters/redrive", "POST /dead-letters/drop"} {
 		method, path, _ := strings.Cut(call, " ")
 		mux.HandleFunc(method+" /worker"+path, func(w http.ResponseWriter, r *http.Request) { c.worker.forward(w, r, path) })
 	}

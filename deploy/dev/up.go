@@ -127,7 +127,7 @@ func banner(all []instance) string {
 	return fmt.Sprintf(`ready
 
   api      http://%[1]s/docs
-  cdc      http://%[2]s/position
+  cdc      http://%[2]s
   worker   http://%[3]s/stats
 
   try      curl -i http://%[1]s/customers -H 'Content-Type: application/json' -d '{"email":"ada@example.com","name":"Ada"}'
