@@ -37,8 +37,8 @@ e2e: ## the end-to-end and fault tests; COUNT=full runs the full counts instead 
 	$(MEMORY) go test -count=1 -v -timeout 150m ./deploy/e2e
 
 .PHONY: bench
-bench: ## latency from POST to effect, the relay beside a plain publisher, the worker by batch
-	go test -count=1 -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/bench
+bench: ## latency from POST to effect, relay and session beside a plain publisher, strict order, the worker by batch
+	go test -count=1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./deploy/bench
 
 .PHONY: lint
 lint: ## go vet, golangci-lint, go.mod tidy

@@ -44,15 +44,15 @@ func drain(b *testing.B, kind string) {
 	servers := startServers(b)
 	bin := b.TempDir()
 	require.NoError(b, services.Build(b.Context(), filepath.Join("..", ".."), bin))
-	fillOutbox(b, servers)
+	fillOutbox(b, servers, "outbox", benchEvents, benchEvent)
 	ch := bindQueue(b, servers.Rabbit.URL("/"), kind)
 
 	var plain, relay []figures
 	for pair := range benchPairs {
-		plain = append(plain, runPlain(b, servers.Rabbit.URL("/")))
+		plain = append(plain, runPublisher(b, servers.Rabbit.URL("/"), benchEvents))
 		_, err := ch.QueuePurge("bench", false)
 		require.NoError(b, err)
-		relay = append(relay, runRelay(b, servers, bin, pair))
+		relay = append(relay, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents}))
 		_, err = ch.QueuePurge("bench", false)
 		require.NoError(b, err)
 	}
@@ -67,23 +67,30 @@ func drain(b *testing.B, kind string) {
 	b.ReportMetric(float64(r.PeakBytes)/(1<<20), "relay-MiB")
 }
 
-// fillOutbox commits the events, a hundred to a transaction.
-func fillOutbox(b *testing.B, servers *stack.Stack) {
+// fillOutbox commits events into a table, a hundred to a transaction.
+func fillOutbox(b *testing.B, servers *stack.Stack, table string, count int, event func(i int) schema.Event) {
 	b.Helper()
 	db, err := sql.Open("mysql", servers.MySQL.DSN(mysql.Database))
 	require.NoError(b, err)
 	defer db.Close()
-	for i := 0; i < benchEvents; i += 100 {
+	for i := 0; i < count; i += 100 {
 		var events []schema.Event
 		for j := range 100 {
-			events = append(events, benchEvent(i+j))
+			events = append(events, event(i+j))
 		}
-		require.NoError(b, schema.Insert(b.Context(), autocommit{db}, events...))
+		require.NoError(b, schema.Insert(b.Context(), autocommit{db, table}, events...))
 	}
 }
 
-// autocommit lets one statement be a transaction.
-type autocommit struct{ *sql.DB }
+// autocommit lets one statement be a transaction, and inserts into a table of any name.
+type autocommit struct {
+	db    *sql.DB
+	table string
+}
+
+func (a autocommit) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return a.db.ExecContext(ctx, strings.Replace(query, "INTO outbox ", "INTO "+a.table+" ", 1), args...)
+}
 
 func bindQueue(b *testing.B, url, kind string) *amqp.Channel {
 	b.Helper()
@@ -99,13 +106,13 @@ func bindQueue(b *testing.B, url, kind string) *amqp.Channel {
 	return ch
 }
 
-// runPlain runs the plain publisher in a process of its own.
-func runPlain(b *testing.B, url string) (f figures) {
+// runPublisher runs a publisher in a process of its own: the plain one, unless the environment says otherwise.
+func runPublisher(b *testing.B, url string, count int, env ...string) (f figures) {
 	b.Helper()
 	self, err := os.Executable()
 	require.NoError(b, err)
 	cmd := exec.CommandContext(b.Context(), self)
-	cmd.Env = append(os.Environ(), envPublish+"="+url, envCount+"="+strconv.Itoa(benchEvents))
+	cmd.Env = append(append(os.Environ(), envPublish+"="+url, envCount+"="+strconv.Itoa(count)), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	require.NoError(b, err)
@@ -113,21 +120,28 @@ func runPlain(b *testing.B, url string) (f figures) {
 	return f
 }
 
+// drained is one drain of a relay.
+type drained struct {
+	bin, name string
+	events    int      // rows that there are
+	env       []string // of the relay, further variables
+}
+
 // runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures it from
 // its tenth part on to the end.
-func runRelay(b *testing.B, servers *stack.Stack, bin string, pair int) figures {
+func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	b.Helper()
 	addr, err := services.FreeAddr(b.Context())
 	require.NoError(b, err)
 	cdc := services.New(services.Config{
-		Name: "cdc", Bin: bin, Stack: servers, Addr: addr, Output: os.Stderr,
-		Env: []string{"LOG_LEVEL=warn", "START=earliest", fmt.Sprintf("RELAY_NAME=bench-%d", pair), fmt.Sprintf("WINDOW=%d", benchWindow)},
+		Name: "cdc", Bin: d.bin, Stack: servers, Addr: addr, Output: os.Stderr,
+		Env: append([]string{"LOG_LEVEL=warn", "START=earliest", "RELAY_NAME=" + d.name, fmt.Sprintf("WINDOW=%d", benchWindow)}, d.env...),
 	})
 	require.NoError(b, cdc.Start())
 	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
 
-	from, fromCPU, fromAt := sample(b, cdc, benchEvents/10)
-	to, toCPU, toAt := sample(b, cdc, benchEvents)
+	from, fromCPU, fromAt := sample(b, cdc, d.events/10)
+	to, toCPU, toAt := sample(b, cdc, d.events)
 	return figures{
 		PerSecond: float64(to-from) / toAt.Sub(fromAt).Seconds(),
 		CPU:       (toCPU - fromCPU) / time.Duration(to-from),
@@ -196,5 +210,6 @@ func median(runs []figures) figures {
 		PerSecond: middle(func(f figures) float64 { return f.PerSecond }),
 		CPU:       time.Duration(middle(func(f figures) float64 { return float64(f.CPU) })),
 		PeakBytes: int64(middle(func(f figures) float64 { return float64(f.PeakBytes) })),
+		Writes:    middle(func(f figures) float64 { return f.Writes }),
 	}
 }

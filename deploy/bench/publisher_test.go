@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,17 +15,23 @@ import (
 	"tailbox/schema"
 )
 
-// Environment of the test binary when it runs as the plain publisher, in a process of its own.
+// Environment of the test binary when it runs as a publisher, in a process of its own.
 const (
-	envPublish = "BENCH_PUBLISH_URL"
-	envCount   = "BENCH_PUBLISH_COUNT"
+	envPublish  = "BENCH_PUBLISH_URL"
+	envCount    = "BENCH_PUBLISH_COUNT"
+	envGathered = "BENCH_PUBLISH_GATHERED" // through the relay's publishing session instead of plainly
+	envTLS      = "BENCH_PUBLISH_TLS"      // folder with ca.pem, cert.pem and key.pem
 )
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(envPublish); url != "" {
+		send := publishPlainly
+		if os.Getenv(envGathered) != "" {
+			send = publishGathered
+		}
 		count, err := strconv.Atoi(os.Getenv(envCount))
 		if err == nil {
-			err = publishPlainly(url, count)
+			err = send(url, count)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,12 +47,17 @@ type figures struct {
 	PerSecond float64
 	CPU       time.Duration // per message, user and system
 	PeakBytes int64
+	Writes    float64 // system calls per message
 }
 
 // publishPlainly is the ceiling: amqp091-go as its documentation shows it, from memory, one connection, one channel,
 // mandatory and confirmed, with the window, the messages and the properties of the relay. It prints its figures as JSON.
 func publishPlainly(url string, count int) error {
-	conn, err := amqp.Dial(url)
+	config, err := plainTLS()
+	if err != nil {
+		return err
+	}
+	conn, err := amqp.DialTLS(url, config)
 	if err != nil {
 		return err
 	}
@@ -58,7 +70,7 @@ func publishPlainly(url string, count int) error {
 	}
 	returns := ch.NotifyReturn(make(chan amqp.Return, benchWindow))
 
-	began, used := time.Now(), cpu()
+	began := start()
 	var waiting []*amqp.DeferredConfirmation
 	for i := range count {
 		if len(waiting) == benchWindow {
@@ -77,16 +89,45 @@ func publishPlainly(url string, count int) error {
 	for _, confirm := range waiting {
 		confirm.Wait()
 	}
-	took, used := time.Since(began), cpu()-used
+	f := began.stop(count)
 	if len(returns) > 0 {
 		return fmt.Errorf("%d messages reached no queue", len(returns))
 	}
 	if err := conn.Close(); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(figures{
-		PerSecond: float64(count) / took.Seconds(), CPU: used / time.Duration(count), PeakBytes: peak(),
-	})
+	return json.NewEncoder(os.Stdout).Encode(f)
+}
+
+// used is what a process has used at a moment.
+type used struct {
+	at     time.Time
+	cpu    time.Duration
+	writes int
+}
+
+func start() used { return used{time.Now(), cpu(), writes()} }
+
+func (began used) stop(count int) figures {
+	now := start()
+	return figures{
+		PerSecond: float64(count) / now.at.Sub(began.at).Seconds(), CPU: (now.cpu - began.cpu) / time.Duration(count),
+		Writes: float64(now.writes-began.writes) / float64(count), PeakBytes: peak(),
+	}
+}
+
+// writes is how often this process has called write(2), the few by which Go's runtime wakes itself among them.
+func writes() (n int) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "syscw: "); ok {
+			n, _ = strconv.Atoi(strings.TrimSpace(rest))
+		}
+	}
+	return n
 }
 
 func plainMessage(i int) (key string, m amqp.Publishing) {
