@@ -101,10 +101,12 @@ func newCutter(t *testing.T, m *matrix) *cutter {
 }
 
 func (c *cutter) reader(i int) *binlog.Reader {
-	server, _ := mysql.ParseDSN(c.server.DSN("m")) // of our own making
+	direct, _ := mysql.ParseDSN(c.server.DSN("m")) // of our own making
+	server := direct.Clone()
 	server.Addr = c.proxy.Addr()
 	r := binlog.New(binlog.Config{Server: server, DB: c.db, Start: binlog.StartLatest,
 		Outbox: binlog.Table{Schema: "m", Name: "outbox"}, Own: []binlog.Table{{Schema: "m", Name: "relay_checkpoint"}}})
+	binlog.AskAt(r, direct)
 	if i%2 == 1 {
 		binlog.HoldLess(r, 2000)
 	}

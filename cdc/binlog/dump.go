@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-mysql-org/go-mysql/client"
@@ -16,13 +13,6 @@ import (
 	"github.com/go-mysql-org/go-mysql/replication"
 
 	"tailbox/cdc/relay"
-)
-
-// A link is taken for dead when it was silent for readTimeout; an idle server speaks every heartbeat.
-const (
-	heartbeat   = 5 * time.Second
-	readTimeout = 15 * time.Second
-	dialTimeout = 10 * time.Second
 )
 
 // dump streams from a place until ctx ends, deliver returns an error or the link breaks.
@@ -46,29 +36,32 @@ func (r *Reader) dump(ctx context.Context, s *server, from relay.Position, deliv
 func (r *Reader) listen(ctx context.Context, s *server, from relay.Position, h *handler, events replication.EventHandler, judge func(error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	links := newDialer()
-	h.ctx = ctx
-	syncer, err := r.syncer(s, links, h, events)
+	link := newLink(r.cfg)
+	h.ctx, h.found = ctx, link.stream
+	syncer, err := r.syncer(s, link, h, events)
 	if err != nil {
 		return err
 	}
-	defer shut(syncer, links)
-	defer context.AfterFunc(ctx, links.close)() // ends the handshake, too, which knows no context
+	defer shut(syncer, link)
+	defer context.AfterFunc(ctx, link.close)() // ends the handshake, too, which knows no context
 
 	stream, err := startSync(syncer, s, from)
-	if err != nil {
-		return classify(err)
+	r.thread = thread{server: s.uuid, id: syncer.LastConnectionID(), began: time.Now()}
+	if err == nil {
+		link.search()
+		_, err = stream.GetEvent(ctx) // events go to the handler; here only the end of the stream arrives
 	}
-	// Events go to the handler; here only the end of the stream arrives.
-	_, err = stream.GetEvent(ctx)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return errStopped // the handler may still be at work: what it says is not looked at
+	case link.err() != nil:
+		return link.err()
 	}
 	return judge(err)
 }
 
-func (r *Reader) syncer(s *server, links *dialer, h *handler, events replication.EventHandler) (*replication.BinlogSyncer, error) {
-	cfg, err := r.replica(s, links)
+func (r *Reader) syncer(s *server, link *link, h *handler, events replication.EventHandler) (*replication.BinlogSyncer, error) {
+	cfg, err := r.replica(s, link)
 	if err != nil {
 		return nil, err
 	}
@@ -77,14 +70,14 @@ func (r *Reader) syncer(s *server, links *dialer, h *handler, events replication
 }
 
 // replica is how this process presents itself to the server.
-func (r *Reader) replica(s *server, links *dialer) (cfg replication.BinlogSyncerConfig, err error) {
+func (r *Reader) replica(s *server, link *link) (cfg replication.BinlogSyncerConfig, err error) {
 	server := r.cfg.Server
 	host, port, err := address(server.Net, server.Addr)
 	if err != nil {
 		return cfg, err
 	}
 	cfg = replication.BinlogSyncerConfig{
-		ServerID:         r.serverID,
+		ServerID:         r.ServerID(),
 		Flavor:           s.flavor,
 		Host:             host,
 		Port:             port,
@@ -92,10 +85,9 @@ func (r *Reader) replica(s *server, links *dialer) (cfg replication.BinlogSyncer
 		User:             server.User,
 		Password:         server.Passwd,
 		TLSConfig:        server.TLS,
-		Dialer:           links.DialContext,
+		Dialer:           link.dial,
 		Logger:           slog.New(slog.DiscardHandler), // its errors come back to us; its texts may carry rows
-		HeartbeatPeriod:  r.pulse,
-		ReadTimeout:      readTimeout,
+		HeartbeatPeriod:  r.cfg.Heartbeat,
 		DisableRetrySync: true,
 		VerifyChecksum:   true,
 		ParseTime:        true,
@@ -105,15 +97,33 @@ func (r *Reader) replica(s *server, links *dialer) (cfg replication.BinlogSyncer
 		PayloadDecoderConcurrency: 1,
 		// The server gives up on a reader that is held back for longer than this.
 		Option: func(c *client.Conn) error {
-			_, err := c.Execute("SET SESSION net_write_timeout = 600")
-			return err
+			if _, err := c.Execute("SET SESSION net_write_timeout = 600"); err != nil {
+				return err
+			}
+			return s.sameAs(c)
 		},
 	}
-	if server.AllowFallbackToPlaintext {
+	if server.AllowFallbackToPlaintext && !s.encrypted { // tls=preferred, and the server has none
 		cfg.TLSConfig = nil
 	}
 	return cfg, nil
 }
+
+// sameAs makes sure that the dump comes from the server that was asked whether it is fit: behind one address, two may answer.
+func (s *server) sameAs(c *client.Conn) error {
+	answer, err := c.Execute("SELECT " + s.identity)
+	if err != nil {
+		return err
+	}
+	uuid, err := answer.GetString(0, 0)
+	if err == nil && uuid != s.uuid {
+		err = fmt.Errorf("%w: the server %s was asked whether it is fit, and %s answered as the source", errElsewhere, s.uuid, uuid)
+	}
+	return err
+}
+
+// errElsewhere passes by itself, when the address leads to one server again.
+var errElsewhere = errors.New("more than one server is behind the address")
 
 // startSync asks for the dump.
 func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position) (*replication.BinlogStreamer, error) {
@@ -132,68 +142,13 @@ func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position)
 
 // shut ends the syncer. Its Close would dial the server again to kill the dump thread; with its links cut it returns at
 // once, and the server ends the thread when it next writes.
-func shut(syncer *replication.BinlogSyncer, links *dialer) {
-	links.close()
+func shut(syncer *replication.BinlogSyncer, link *link) {
+	link.close()
 	syncer.Close()
 }
 
-// dialer remembers the connections that it made, so that they can be cut.
-type dialer struct {
-	net.Dialer
-	mu     sync.Mutex
-	conns  []net.Conn
-	closed bool
-}
-
-func newDialer() *dialer {
-	return &dialer{Dialer: net.Dialer{Timeout: dialTimeout, KeepAlive: readTimeout, Control: smallSegments}}
-}
-
-// DialContext is a client.Dialer.
-func (d *dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	d.mu.Lock()
-	closed := d.closed
-	d.mu.Unlock()
-	if closed {
-		return nil, net.ErrClosed
-	}
-	conn, err := d.Dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		_ = conn.Close() // nobody will use it
-		return nil, net.ErrClosed
-	}
-	d.conns = append(d.conns, conn)
-	return conn, nil
-}
-
-func (d *dialer) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closed = true
-	for _, conn := range d.conns {
-		_ = conn.Close() // cutting it is the point
-	}
-}
-
-func address(network, addr string) (host string, port uint16, err error) {
-	if network == "unix" {
-		return addr, 0, nil
-	}
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("read the address in MYSQL_DSN: %w", err)
-	}
-	number, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("read the port in MYSQL_DSN: %w", err)
-	}
-	return host, uint16(number), nil
-}
+// sameServerID is in what a server says to the older one of two replicas with one number.
+const sameServerID = "with the same server_uuid/server_id"
 
 // classify turns what a server says about a place it cannot serve into a halt, and cuts long texts, which may carry rows.
 func classify(err error) error {
@@ -217,6 +172,8 @@ func classify(err error) error {
 	switch {
 	case refused.Code != fatalRead && refused.Code != 1945 && refused.Code != 1947 && refused.Code != 1955:
 		return cut(err)
+	case says(sameServerID):
+		return errors.New("the server ended the stream because another replica has connected under the same server id: give each instance a SERVER_ID of its own, or 0")
 	case says("purged", "could not find first log", "could not find gtid state", "not find requested gtid"):
 		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): %s", refused.Message, startAnew)
 	case says("cannot replicate anonymous transaction"):

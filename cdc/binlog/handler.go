@@ -20,6 +20,8 @@ type handler struct {
 	deliver func(relay.Row) error
 	refused error // what deliver said when it ended the stream
 
+	found func() // told once, when the server has found the place and sends what is behind it
+
 	file string
 	pos  uint64 // end of the last event in file, 64 bits: a file can be longer than the header's 32
 	txn  transaction
@@ -69,6 +71,10 @@ func (h *handler) HandleEvent(e *replication.BinlogEvent) error {
 		return err
 	}
 	h.reader.hears.Store(true)
+	if h.found != nil && !preamble(e.Header.EventType) {
+		h.found()
+		h.found = nil
+	}
 	h.advance(e.Header)
 	if payload, ok := e.Event.(*replication.TransactionPayloadEvent); ok {
 		for _, inner := range payload.Events {
@@ -79,6 +85,16 @@ func (h *handler) HandleEvent(e *replication.BinlogEvent) error {
 		return nil
 	}
 	return h.handle(e)
+}
+
+// preamble tells the events that a server sends of a file before it looks for the place in it.
+func preamble(kind replication.EventType) bool {
+	switch kind {
+	case replication.ROTATE_EVENT, replication.FORMAT_DESCRIPTION_EVENT, replication.PREVIOUS_GTIDS_EVENT, replication.MARIADB_GTID_LIST_EVENT,
+		replication.MARIADB_BINLOG_CHECKPOINT_EVENT, replication.MARIADB_START_ENCRYPTION_EVENT:
+		return true
+	}
+	return false
 }
 
 // advance follows the end of the last event. Artificial events have no place in the file.

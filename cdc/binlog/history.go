@@ -20,7 +20,7 @@ func (r *Reader) validateHistory(ctx context.Context, s *server, from relay.Posi
 	if from.File == "" || from.ServerUUID != s.uuid {
 		return nil // the file is another server's: GTIDs alone say something
 	}
-	files, err := binlogFiles(ctx, r.cfg.DB)
+	files, err := binlogFiles(ctx, s.q)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
 
@@ -44,10 +45,10 @@ func (r *Reader) judge(h *handler, err error) error {
 // ofContent tells an error that comes from what was read; all others are of the link or of the server's state.
 func ofContent(err error) bool {
 	if refused, ok := errors.AsType[*mysql.MyError](err); ok {
-		return refused.Code == mysql.ER_MASTER_FATAL_ERROR_READING_BINLOG
+		return refused.Code == mysql.ER_MASTER_FATAL_ERROR_READING_BINLOG && !strings.Contains(refused.Message, sameServerID)
 	}
 	_, ofNetwork := errors.AsType[net.Error](err)
-	for _, of := range []error{mysql.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, errStopped} {
+	for _, of := range []error{mysql.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, errStopped, errElsewhere} {
 		ofNetwork = ofNetwork || errors.Is(err, of)
 	}
 	return !ofNetwork

@@ -24,7 +24,7 @@ func (r *Reader) Checks(ctx context.Context) ([]relay.Check, error) {
 	}
 	checks := list{{Name: "source", Level: relay.CheckOK, Found: "is " + server.flavor + " " + server.version}}
 	checks = append(checks, server.checks(r.cfg)...)
-	checks = append(checks, r.checkServerID(ctx, server, r.cfg.DB))
+	checks = append(checks, r.checkServerID(ctx, server))
 	if server.logged() {
 		checks = append(checks, r.checkDump(ctx, server))
 	}

@@ -15,7 +15,7 @@ import (
 // checkDump asks for the binlog as a replica does: there is no other way to find out whether the user may have it.
 func (r *Reader) checkDump(ctx context.Context, s *server) relay.Check {
 	check := relay.Check{Name: "dump", Level: relay.CheckOK, Found: "the user may read the binlog as a replica"}
-	files, err := binlogFiles(ctx, r.cfg.DB)
+	files, err := binlogFiles(ctx, s.q)
 	if err == nil && len(files) == 0 {
 		err = errors.New("the server lists no binlog files")
 	}
@@ -90,7 +90,7 @@ func (r *Reader) tryPlace(ctx context.Context, from relay.Position) (survey Surv
 		return survey, err
 	}
 	survey = Survey{At: time.Now(), UUID: server.uuid, Expiry: server.expiry()}
-	if survey.Files, err = binlogFiles(ctx, r.cfg.DB); err != nil {
+	if survey.Files, err = binlogFiles(ctx, server.q); err != nil {
 		return survey, err
 	}
 	ledger := newLedger()
@@ -113,18 +113,18 @@ func (r *Reader) tryPlace(ctx context.Context, from relay.Position) (survey Surv
 // probe starts a dump under a number of its own, and ends it at the first event that is wanted.
 func (r *Reader) probe(ctx context.Context, s *server, start func(*replication.BinlogSyncer) (*replication.BinlogStreamer, error),
 	wanted func(*replication.BinlogEvent) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadTimeout)
 	defer cancel()
-	links := newDialer()
-	cfg, err := r.replica(s, links)
+	link := newLink(r.cfg)
+	cfg, err := r.replica(s, link)
 	if err != nil {
 		return err
 	}
 	wait := &waiter{wanted: wanted, came: make(chan struct{})}
 	cfg.ServerID, cfg.SynchronousEventHandler = randomServerID(), wait
 	syncer := replication.NewBinlogSyncer(cfg)
-	defer shut(syncer, links)
-	defer context.AfterFunc(ctx, links.close)()
+	defer shut(syncer, link)
+	defer context.AfterFunc(ctx, link.close)()
 
 	stream, err := started(func() (*replication.BinlogStreamer, error) { return start(syncer) })
 	if err != nil {

@@ -77,6 +77,13 @@ type Config struct {
 	Name string
 	// ServerID is the number that this process has among the server's replicas. 0, the default, stands for a random one.
 	ServerID uint32
+	// Heartbeat is how often the server speaks when it has nothing to send. Defaults to DefaultHeartbeat.
+	Heartbeat time.Duration
+	// ReadTimeout is how long the server may be silent before the link is taken for dead. Defaults to DefaultReadTimeout.
+	ReadTimeout time.Duration
+	// SearchTimeout takes its place while the server looks for the place to begin at: by GTID it may read a whole file, and
+	// a MariaDB says nothing meanwhile. Defaults to DefaultSearchTimeout.
+	SearchTimeout time.Duration
 	// OnGap is what happens when the binlog does not lead on from the checkpoint. Defaults to GapRepair.
 	OnGap OnGap
 	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
@@ -88,17 +95,47 @@ type Config struct {
 	Repairing func(ctx context.Context, repair Repair)
 }
 
+// Defaults of Config. A link that is dead is noticed within 15 seconds.
+const (
+	DefaultHeartbeat     = 4 * time.Second
+	DefaultReadTimeout   = 13 * time.Second
+	DefaultSearchTimeout = 2 * time.Minute
+)
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "tailbox-" + rand.Text()
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{&c.Heartbeat, DefaultHeartbeat},
+		{&c.ReadTimeout, DefaultReadTimeout},
+		{&c.SearchTimeout, DefaultSearchTimeout},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.fallback
+		}
+	}
+	return c
+}
+
 // Reader is a relay.Source. See the package comment for what it promises.
 type Reader struct {
 	cfg      Config
-	serverID uint32
-	pulse    time.Duration // how often an idle server speaks
+	serverID atomic.Uint32
 	ledger   *ledger
 	hears    atomic.Bool // a stream is under way and has heard from the server
 	notes    notes
-	hold     int      // bytes of one transaction's rows that are held until its end
-	failed   failure  // how the last streams ended; Stream's own
-	verdict  *verdict // on the transaction that the next stream begins with, if it was too large to be held; Stream's own
+	asked    *mysql.Config // where questions before a stream go: to cfg.Server
+	hold     int           // bytes of one transaction's rows that are held until its end
+	failed   failure       // how the last streams ended; Stream's own
+	thread   thread        // of the last dump; Stream's own
+	verdict  *verdict      // on the transaction that the next stream begins with, if it was too large to be held; Stream's own
 
 	mu      sync.Mutex
 	mapping *outbox.Mapping // of the column names seen last
@@ -110,21 +147,16 @@ var _ relay.Source = (*Reader)(nil)
 
 // New returns a reader that is not connected.
 func New(cfg Config) *Reader {
-	if cfg.Name == "" {
-		cfg.Name = "tailbox-" + rand.Text()
-	}
-	if cfg.Log == nil {
-		cfg.Log = zap.NewNop()
-	}
-	r := &Reader{cfg: cfg, serverID: cfg.ServerID, pulse: heartbeat, ledger: newLedger(), notes: notes{log: cfg.Log}, hold: holdBytes}
-	if r.serverID == 0 {
-		r.serverID = randomServerID()
+	cfg = cfg.withDefaults()
+	r := &Reader{cfg: cfg, asked: cfg.Server, ledger: newLedger(), notes: notes{log: cfg.Log}, hold: holdBytes}
+	if r.serverID.Store(cfg.ServerID); cfg.ServerID == 0 {
+		r.serverID.Store(randomServerID())
 	}
 	return r
 }
 
 // ServerID is as which replica the reader connects.
-func (r *Reader) ServerID() uint32 { return r.serverID }
+func (r *Reader) ServerID() uint32 { return r.serverID.Load() }
 
 // randomServerID is in the upper half of the range, away from the small numbers people give to servers.
 func randomServerID() uint32 {
@@ -146,14 +178,23 @@ func (r *Reader) Confirmed(seq uint64) (relay.Position, uint64, bool) { return r
 
 // Stream implements relay.Source.
 func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) error {
-	server, err := r.inspect(ctx, r.cfg.DB)
+	// The pool's connections may be dead without knowing it, or another server's: these are new.
+	db, err := r.questions()
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	server, err := r.inspect(ctx, db)
 	if err != nil {
 		return err
 	}
 	if found := relay.Fatal(server.checks(r.cfg)); len(found) > 0 {
 		return found.Halt()
 	}
-	if err := r.claimServerID(ctx, server, r.cfg.DB); err != nil {
+	if err := r.claimServerID(ctx, server); err != nil {
+		return err
+	}
+	if err := r.endThread(ctx, server); err != nil {
 		return err
 	}
 	for {
@@ -167,6 +208,20 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 			return err
 		}
 	}
+}
+
+// questions is a pool for what is asked before a stream begins. Nothing is dialled yet.
+func (r *Reader) questions() (*sql.DB, error) {
+	cfg := r.asked.Clone()
+	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = r.cfg.ReadTimeout, r.cfg.ReadTimeout, r.cfg.ReadTimeout
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the connection: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1)
+	db.SetConnMaxIdleTime(time.Second) // while it streams there is nothing to ask
+	return db, nil
 }
 
 // follow streams from the place that the ledger has.

@@ -48,44 +48,44 @@ func (e *ServerIDError) Error() string {
 }
 
 // claimServerID makes sure that no other replica has our number. A random one is drawn again; one that was set is refused.
-func (r *Reader) claimServerID(ctx context.Context, s *server, q queryer) error {
+func (r *Reader) claimServerID(ctx context.Context, s *server) error {
 	for {
-		other, _, err := r.sameServerID(ctx, s, q)
+		other, _, err := r.sameServerID(ctx, s)
 		if err != nil || other == "" {
 			return err
 		}
 		if r.cfg.ServerID != 0 {
-			return &ServerIDError{ServerID: r.serverID, Other: other}
+			return &ServerIDError{ServerID: r.ServerID(), Other: other}
 		}
-		r.serverID = randomServerID()
+		r.serverID.Store(randomServerID())
 	}
 }
 
 // sameServerID names who else has our number: the server itself or another replica of it.
-func (r *Reader) sameServerID(ctx context.Context, s *server, q queryer) (other string, refused bool, err error) {
-	if s.variables["server_id"] == strconv.FormatUint(uint64(r.serverID), 10) {
+func (r *Reader) sameServerID(ctx context.Context, s *server) (other string, refused bool, err error) {
+	if s.variables["server_id"] == strconv.FormatUint(uint64(r.ServerID()), 10) {
 		return "the server itself", false, nil
 	}
-	list, refused, err := replicas(ctx, q)
+	list, refused, err := replicas(ctx, s.q)
 	for _, replica := range list {
-		if replica.serverID == r.serverID && replica.name != r.cfg.Name {
+		if replica.serverID == r.ServerID() && replica.name != r.cfg.Name {
 			return fmt.Sprintf("the replica %q", replica.name), false, nil
 		}
 	}
 	return "", refused, err
 }
 
-func (r *Reader) checkServerID(ctx context.Context, s *server, q queryer) relay.Check {
-	check := relay.Check{Name: "server_id", Level: relay.CheckOK, Found: fmt.Sprintf("%d is no other replica's", r.serverID)}
+func (r *Reader) checkServerID(ctx context.Context, s *server) relay.Check {
+	check := relay.Check{Name: "server_id", Level: relay.CheckOK, Found: fmt.Sprintf("%d is no other replica's", r.ServerID())}
 	if r.cfg.ServerID == 0 {
 		check.Found = "is drawn at random, and again if another replica has it"
 	}
-	other, refused, err := r.sameServerID(ctx, s, q)
+	other, refused, err := r.sameServerID(ctx, s)
 	switch {
 	case err != nil:
 		check.Level, check.Found = relay.CheckWarn, "the server's replicas cannot be listed ("+serverMessage(err)+")"
 	case other != "" && r.cfg.ServerID != 0:
-		clash := &ServerIDError{ServerID: r.serverID, Other: other}
+		clash := &ServerIDError{ServerID: r.ServerID(), Other: other}
 		check.Level, check.Found, check.Mend = relay.CheckFail, clash.Error(), "set SERVER_ID to another number, or to 0"
 	case refused && r.cfg.ServerID != 0:
 		check.Level, check.Found = relay.CheckWarn, "the user may not list the server's replicas, so a clash of SERVER_ID would not be seen"

@@ -24,9 +24,12 @@ const numbered = "server_id-"
 // server is what one connection told about the server it reached. It is asked anew on every connect: behind a name or a
 // proxy another server may answer, with other settings.
 type server struct {
+	q         queryer // the connection that told it, for more questions
 	flavor    string
 	version   string
 	uuid      string // identity of the server that its files and offsets belong to
+	identity  string // expression that gives it
+	encrypted bool   // the connection is
 	gtid      bool   // transactions have GTIDs
 	foldCase  bool   // table names are compared without case
 	variables map[string]string
@@ -41,7 +44,7 @@ type server struct {
 
 // inspect asks the server for all that preflight and the dump need.
 func (r *Reader) inspect(ctx context.Context, q queryer) (*server, error) {
-	s := &server{variables: map[string]string{}}
+	s := &server{q: q, variables: map[string]string{}}
 	if err := q.QueryRowContext(ctx, "SELECT VERSION()").Scan(&s.version); err != nil {
 		return nil, fmt.Errorf("ask for the server's version: %w", err)
 	}
@@ -61,7 +64,15 @@ func (r *Reader) inspect(ctx context.Context, q queryer) (*server, error) {
 		}
 		s.dumpError = err
 	}
-	return s, s.readFilters(ctx, q)
+	if err := s.readFilters(ctx, q); err != nil {
+		return nil, err
+	}
+	cipher, err := firstRow(ctx, q, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+	if err != nil {
+		return nil, fmt.Errorf("ask whether the connection is encrypted: %w", err)
+	}
+	s.encrypted = cipher["value"] != ""
+	return s, nil
 }
 
 func (s *server) readVariables(ctx context.Context, q queryer) error {
@@ -86,10 +97,13 @@ func (s *server) readVariables(ctx context.Context, q queryer) error {
 	}
 	s.foldCase = s.variables["lower_case_table_names"] != "0"
 	s.gtid = s.flavor == mariaDB || s.variables["gtid_mode"] == "ON"
+	s.identity = "@@GLOBAL.server_uuid"
 	s.uuid = s.variables["server_uuid"]
 	if s.flavor == mariaDB {
+		s.identity = "@@GLOBAL.server_uid"
 		s.uuid = s.variables["server_uid"]
 		if s.uuid == "" { // before 10.6 a MariaDB server has no identity but its number
+			s.identity = "CONCAT('" + numbered + "', @@GLOBAL.server_id)"
 			s.uuid = numbered + s.variables["server_id"]
 		}
 	}
@@ -155,6 +169,7 @@ func (s *server) readFilters(ctx context.Context, q queryer) error {
 type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
 const syntaxError = 1064 // what a server says to a statement that it does not know

@@ -42,18 +42,18 @@ func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) 
 	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid, GTID: s.gtid}
 	// The clock is asked before all: what is behind the place is committed later.
 	var micros int64
-	err := r.cfg.DB.QueryRowContext(ctx, "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))").Scan(&micros)
+	err := s.q.QueryRowContext(ctx, "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))").Scan(&micros)
 	if err != nil {
 		return from, fmt.Errorf("ask for the server's time: %w", err)
 	}
 	from.CommittedAt = time.UnixMicro(micros).UTC()
 	// The set is asked for first: what is committed between the two questions is read again by GTID, never skipped.
 	if s.gtid {
-		if from.GTIDSet, err = s.executed(ctx, r.cfg.DB); err != nil {
+		if from.GTIDSet, err = s.executed(ctx, s.q); err != nil {
 			return from, err
 		}
 	}
-	files, err := binlogFiles(ctx, r.cfg.DB)
+	files, err := binlogFiles(ctx, s.q)
 	if err != nil {
 		return from, err
 	}
@@ -68,7 +68,7 @@ func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) 
 // earliest is the beginning of the oldest file that the server still has.
 func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error) {
 	from := relay.Position{Flavor: s.flavor, ServerUUID: s.uuid, GTID: s.gtid}
-	files, err := binlogFiles(ctx, r.cfg.DB)
+	files, err := binlogFiles(ctx, s.q)
 	if err != nil {
 		return from, err
 	}
@@ -79,9 +79,9 @@ func (r *Reader) earliest(ctx context.Context, s *server) (relay.Position, error
 	var set sql.NullString
 	switch {
 	case s.flavor == mariaDB:
-		err = r.cfg.DB.QueryRowContext(ctx, "SELECT BINLOG_GTID_POS(?, 4)", from.File).Scan(&set)
+		err = s.q.QueryRowContext(ctx, "SELECT BINLOG_GTID_POS(?, 4)", from.File).Scan(&set)
 	case s.gtid:
-		err = r.cfg.DB.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_purged").Scan(&set)
+		err = s.q.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_purged").Scan(&set)
 	}
 	if err != nil {
 		return from, fmt.Errorf("ask for the oldest GTIDs: %w", err)
@@ -103,7 +103,7 @@ func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, p
 	}
 	switch {
 	case s.gtid && s.flavor == mySQL:
-		return r.validateSet(ctx, from, patience)
+		return r.validateSet(ctx, s, from, patience)
 	case s.gtid:
 		return r.validateDomains(ctx, s, from, patience)
 	}
@@ -113,10 +113,10 @@ func (r *Reader) validate(ctx context.Context, s *server, from relay.Position, p
 // validateSet checks purged ⊆ place ⊆ executed. A server that is behind may be about to catch up: the dump thread sends a
 // transaction a moment before the server counts it as executed. One that has nothing at all of the place is not behind: its
 // history is another one.
-func (r *Reader) validateSet(ctx context.Context, from relay.Position, patience time.Duration) error {
+func (r *Reader) validateSet(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; {
 		var unpurged, executed, unknown bool
-		err := r.cfg.DB.QueryRowContext(ctx, `SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed),
+		err := s.q.QueryRowContext(ctx, `SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, ?), GTID_SUBSET(?, @@GLOBAL.gtid_executed),
 			GTID_SUBSET(?, GTID_SUBTRACT(?, @@GLOBAL.gtid_executed))`,
 			from.GTIDSet, from.GTIDSet, from.GTIDSet, from.GTIDSet).Scan(&unpurged, &executed, &unknown)
 		switch {
@@ -145,7 +145,7 @@ const behindPatience = 10 * time.Second
 func (r *Reader) validateDomains(ctx context.Context, s *server, from relay.Position, patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; {
 		var logged string
-		if err := r.cfg.DB.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_binlog_state").Scan(&logged); err != nil {
+		if err := s.q.QueryRowContext(ctx, "SELECT @@GLOBAL.gtid_binlog_state").Scan(&logged); err != nil {
 			return fmt.Errorf("ask for the server's GTIDs: %w", err)
 		}
 		seen, err := compareDomains(from.GTIDSet, logged)

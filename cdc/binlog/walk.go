@@ -54,7 +54,7 @@ func (r *Reader) second(outbox Table) *Reader {
 	cfg.Outbox, cfg.Name, cfg.ServerID = outbox, "", 0
 	cfg.OnGap, cfg.Repairing, cfg.Log = GapHalt, nil, nil
 	second := New(cfg)
-	second.pulse = 200 * time.Millisecond
+	second.cfg.Heartbeat = 200 * time.Millisecond
 	return second
 }
 

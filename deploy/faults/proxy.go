@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,14 +28,15 @@ type Proxy struct {
 	listener net.Listener
 	group    sync.WaitGroup
 
-	mu     sync.Mutex
-	target string
-	refuse bool
-	ways   [2]way
-	pipes  map[*pipe]struct{}
-	closed bool
-	total  int
-	passed [2]int64
+	mu      sync.Mutex
+	target  string
+	refuse  bool
+	ways    [2]way
+	pipes   map[*pipe]struct{}
+	closed  bool
+	total   int
+	orphans int
+	passed  [2]int64
 }
 
 // way is what happens to bytes of one direction.
@@ -51,6 +53,7 @@ type way struct {
 type pipe struct {
 	client, server net.Conn
 	passed         [2]int64
+	orphaned       atomic.Bool // one side has ended, and the other does not know
 	done           chan struct{}
 	once           sync.Once
 }
@@ -85,13 +88,21 @@ func (p *Proxy) Passed(d Direction) int64 {
 	return p.passed[d]
 }
 
+// Orphans is how many connections so far had an end that was swallowed.
+func (p *Proxy) Orphans() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.orphans
+}
+
 // Target leads connections to come to another server. Those that are open stay; see Reset.
 func (p *Proxy) Target(addr string) { p.locked(func() { p.target = addr }) }
 
 // Refuse closes each connection to come at once.
 func (p *Proxy) Refuse(on bool) { p.locked(func() { p.refuse = on }) }
 
-// Swallow reads the bytes of a direction and drops them: the link looks open, and is dead.
+// Swallow reads the bytes of a direction and drops them: the link looks open, and is dead. When the side that speaks ends
+// the connection meanwhile, the other is not told either, until a Reset.
 func (p *Proxy) Swallow(d Direction, on bool) { p.locked(func() { p.ways[d].swallow = on }) }
 
 // Stop stops reading a direction, so that whoever writes fills the buffers in between and then waits.
@@ -200,9 +211,24 @@ func (p *Proxy) forward(pipe *pipe, d Direction, from, to net.Conn) {
 			return
 		}
 		n, err := from.Read(buffer)
-		if n > 0 && !p.pass(pipe, d, to, buffer[:n]) || err != nil {
+		if n > 0 && !pipe.orphaned.Load() && !p.pass(pipe, d, to, buffer[:n]) {
 			return
 		}
+		if err != nil {
+			p.withhold(pipe, d)
+			return
+		}
+	}
+}
+
+// withhold keeps the end of one side from the other while the direction is swallowed.
+func (p *Proxy) withhold(pipe *pipe, d Direction) {
+	p.mu.Lock()
+	swallow := p.ways[d].swallow
+	p.mu.Unlock()
+	if swallow && pipe.orphaned.CompareAndSwap(false, true) {
+		p.locked(func() { p.orphans++ })
+		<-pipe.done
 	}
 }
 

@@ -93,6 +93,40 @@ func TestSwallowedBytesNeverArrive(t *testing.T) {
 	require.True(t, hears(t, conn, "heard"))
 }
 
+func TestASwallowedEndIsNotTold(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_, err = io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+		ended <- err
+	}()
+	p, err := faults.New(listener.Addr().String())
+	require.NoError(t, err)
+	conn, err := net.Dial("tcp", p.Addr())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return p.Connections() == 1 }, 5*time.Second, time.Millisecond)
+	p.Swallow(faults.ToServer, true)
+	p.Swallow(faults.ToClient, true)
+	require.NoError(t, conn.Close())
+	require.Eventually(t, func() bool { return p.Orphans() == 1 }, 5*time.Second, time.Millisecond)
+	p.Swallow(faults.ToServer, false)
+	p.Swallow(faults.ToClient, false)
+	select {
+	case <-ended:
+		t.Fatal("the server was told of the end")
+	case <-time.After(200 * time.Millisecond):
+	}
+	require.NoError(t, p.Close())
+	<-ended
+	require.NoError(t, listener.Close())
+}
+
 func TestStoppedBytesArriveWhenItIsOver(t *testing.T) {
 	t.Parallel()
 	p, dial := setup(t)
