@@ -92,10 +92,11 @@ func up(ctx context.Context, module string) (err error) {
 			err = errors.Join(err, bounded(ctx, running[i].Process().Stop))
 		}
 	}()
+	at := addresses(all)
 	for _, one := range all {
 		service := services.New(services.Config{
 			Name: one.service, Bin: filepath.Join(module, "bin"), Stack: servers, Addr: one.addr, Output: out.line(one.label),
-			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(one.service), "ADMIN_TOKEN=dev"},
+			Env: []string{"LOG_FORMAT=console", "LOG_LEVEL=" + level(one.service), "ADMIN_TOKEN=dev", "WORKER_URL=http://" + at["worker"]},
 		})
 		if err := service.Start(); err != nil {
 			return err
@@ -108,7 +109,7 @@ func up(ctx context.Context, module string) (err error) {
 			return err
 		}
 	}
-	fmt.Fprint(say, banner(all))
+	fmt.Fprint(say, banner(at))
 
 	select {
 	case <-ctx.Done():
@@ -119,15 +120,19 @@ func up(ctx context.Context, module string) (err error) {
 	}
 }
 
-func banner(all []instance) string {
+func addresses(all []instance) map[string]string {
 	at := map[string]string{}
 	for _, one := range all {
 		at[one.label] = one.addr
 	}
+	return at
+}
+
+func banner(at map[string]string) string {
 	return fmt.Sprintf(`ready
 
   api      http://%[1]s/docs
-  cdc      http://%[2]s
+  cdc      http://%[2]s/   the page to look at; /position has the same as JSON
   worker   http://%[3]s/stats
 
   try      curl -i http://%[1]s/customers -H 'Content-Type: application/json' -d '{"email":"ada@example.com","name":"Ada"}'
