@@ -40,6 +40,7 @@ var rooms = map[string][]string{
 	"deploy/bench":        {},
 	"deploy/faults":       {},
 	"deploy/browser":      {"deploy/stack"},
+	"deploy/prometheus":   {},
 	"deploy/healthcheck":  {},
 }
 
