@@ -33,10 +33,11 @@ type Config struct {
 	MessageFormat     string `name:"message-format" env:"MESSAGE_FORMAT" default:"plain" help:"Form of the messages: plain, or cloudevents (the attributes of a CloudEvent 1.0 in binary mode as further headers)."`
 	CloudEventsPrefix string `name:"cloudevents-prefix" env:"CLOUDEVENTS_PREFIX" default:"cloudEvents_" help:"What the names of CloudEvents headers begin with."`
 
-	MaxMessageBytes    int           `name:"max-message-bytes" env:"MAX_MESSAGE_BYTES" default:"16777216" help:"Largest payload that is sent: at most the broker's max_message_size, which is 16 MiB in RabbitMQ 4. The relay halts at a larger one."`
+	MaxMessageBytes    int           `name:"max-message-bytes" env:"MAX_MESSAGE_BYTES" default:"16777216" help:"Largest payload that is sent: at most the broker's max_message_size, which is 16 MiB in RabbitMQ 4. An event with a larger one is poison."`
 	Window             int           `name:"window" env:"WINDOW" default:"1000" help:"Most events that may be sent and not confirmed."`
 	CheckpointInterval time.Duration `name:"checkpoint-interval" env:"CHECKPOINT_INTERVAL" default:"200ms" help:"Least time between two saves of the checkpoint."`
 	OnUnroutable       string        `name:"on-unroutable" env:"ON_UNROUTABLE" default:"hold" help:"What happens to an event that reaches no queue: hold (it and all behind it wait, and it is tried again) or park (it goes to the queue outbox.unrouted, and the rest goes on)."`
+	OnPoison           string        `name:"on-poison" env:"ON_POISON" default:"quarantine" help:"What happens to an event that cannot be a message, because AMQP has no room for its type or headers or its payload is too large: quarantine (it is kept in relay_quarantine, to be retried or dropped, and the rest goes on) or halt."`
 	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
 	OnGap              string        `name:"on-gap" env:"ON_GAP" default:"repair" help:"What happens when the binlog does not lead on from the checkpoint, because it was purged or reset: repair (send from the outbox table what may be missing, then go on) or halt."`
@@ -44,6 +45,7 @@ type Config struct {
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
 	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
 	WorkerURL          string        `name:"worker-url" env:"WORKER_URL" help:"Where a worker answers HTTP, such as http://127.0.0.1:3002: the console then shows its numbers and dead letters. Empty for nowhere."`
+	AdminToken         ops.Secret    `name:"admin-token" env:"ADMIN_TOKEN" help:"Token of the calls that change the relay, as Authorization: Bearer TOKEN. They are refused without one."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
 }
 
@@ -51,6 +53,12 @@ type Config struct {
 const (
 	onUnroutableHold = "hold"
 	onUnroutablePark = "park"
+)
+
+// Values of ON_POISON.
+const (
+	onPoisonQuarantine = "quarantine"
+	onPoisonHalt       = "halt"
 )
 
 // Values of MESSAGE_FORMAT.
@@ -71,6 +79,7 @@ func (c *Config) validate() error {
 		ops.Positive("WINDOW", c.Window),
 		ops.Positive("MAX_MESSAGE_BYTES", c.MaxMessageBytes),
 		ops.OneOf("ON_UNROUTABLE", c.OnUnroutable, onUnroutableHold, onUnroutablePark),
+		ops.OneOf("ON_POISON", c.OnPoison, onPoisonQuarantine, onPoisonHalt),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
 		c.validateLease(),
 		ops.OneOf("ON_GAP", c.OnGap, string(binlog.GapRepair), string(binlog.GapHalt)),

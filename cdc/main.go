@@ -70,7 +70,13 @@ func run(ctx context.Context, cfg Config) error {
 		return err
 	}
 
-	// What is seen from outside.
+	// What is changed and seen from outside.
+	desk, err := cfg.openDatabase(3)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = desk.Close() }() // likewise
+	operators := newOperators(cfg, desk, reader, publisher)
 	surveyor := binlog.NewSurveyor(reader, surveyInterval)
 	view := console.View{Name: cfg.RelayName, Read: reader.Read, Source: surveyor.Last, Repair: reader.Repair, Now: time.Now, RoutingKey: publisher.RoutingKey}
 	watch, err := watched(cfg)
@@ -83,7 +89,7 @@ func run(ctx context.Context, cfg Config) error {
 		Holder: store.Holder(), LeaseTTL: cfg.LeaseTTL,
 		Window: cfg.Window, CheckpointInterval: cfg.CheckpointInterval, ShutdownTimeout: cfg.ShutdownTimeout,
 		ExitOnHalt: cfg.ExitOnHalt, StrictOrder: cfg.StrictOrder, ParkUnroutable: cfg.OnUnroutable == onUnroutablePark,
-		Tracer: newTracer(traces),
+		Quarantine: operators.forPoison(cfg), Tracer: newTracer(traces),
 		Observe: func(row *relay.Row, at time.Time) {
 			if !row.Repaired { // when that was committed is not known
 				collector.Latency.Observe(max(0, at.Sub(row.CommittedAt).Seconds()))
@@ -94,6 +100,7 @@ func run(ctx context.Context, cfg Config) error {
 			}
 		},
 	})
+	operators.engine = engine
 	members := newRollCall(store, reader.ServerID(), engine)
 	view.Relay, view.Members, repairs.status = engine.Status, members.last, engine.Status
 	collector, seen = console.NewCollector(view), console.New(view, watch)
@@ -102,7 +109,7 @@ func run(ctx context.Context, cfg Config) error {
 
 	return ops.Run(ctx,
 		func(ctx context.Context) error {
-			return ops.Serve(ctx, cfg.Common, seen.Handler(registry), func(addr net.Addr) {
+			return ops.Serve(ctx, cfg.Common, seen.Handler(registry, operators.calls(cfg, view, reader).Routes), func(addr net.Addr) {
 				log.Info("listening", zap.String("addr", addr.String()))
 			})
 		},

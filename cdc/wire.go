@@ -64,7 +64,7 @@ func watched(cfg Config) (console.Config, error) {
 	if err != nil {
 		return console.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
-	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, Worker: worker}, nil
+	return console.Config{Exchange: cfg.Exchange, RoutingKey: cfg.RoutingKey, Worker: worker, Admin: cfg.AdminToken != ""}, nil
 }
 
 // newTracer returns nil when there are no traces: then the relay spends nothing on them.

@@ -332,3 +332,19 @@ func TestASnapshotIsTakenWhereverTheRelayWouldStart(t *testing.T) {
 	require.True(t, ok)
 	require.False(t, saved.Snapshot, "from then on there is a place")
 }
+
+func TestThePayloadOfAnEventIsReadFromTheTable(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec("ALTER TABLE outbox RENAME COLUMN aggregate_type TO aggregatetype, RENAME COLUMN aggregate_id TO aggregateid")
+	e := schematest.Event()
+	b.exec("INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, aggregate_version, created_at) VALUES (?, 'c', '1', 'T', ?, 1, NOW(6))",
+		e.ID, e.Payload)
+	payload, found, err := b.reader(binlog.StartLatest).Payload(t.Context(), e.ID)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, e.Payload, payload)
+	_, found, err = b.reader(binlog.StartLatest).Payload(t.Context(), schema.NewID())
+	require.NoError(t, err)
+	require.False(t, found)
+}

@@ -136,6 +136,10 @@ func (a Admin) standby(w http.ResponseWriter) {
 }
 
 func writeStandby(w http.ResponseWriter, leader string) {
+	then := "; ask the leader"
+	if leader == "" {
+		then = "; try again in a moment"
+	}
 	ops.WriteProblem(w, ops.Problem{Status: http.StatusConflict, Code: "standby", Leader: leader,
-		Detail: (&relay.StandbyError{Leader: leader}).Error() + "; ask the leader"})
+		Detail: (&relay.StandbyError{Leader: leader}).Error() + then})
 }

@@ -58,6 +58,8 @@ type Store struct {
 	retrying sync.Mutex // so that one event is not published twice by two calls at a time
 }
 
+var _ relay.Quarantine = (*Store)(nil)
+
 // New returns the quarantine of the relay of that name.
 func New(db *sql.DB, relay string, cfg Config) *Store { return &Store{db: db, relay: relay, cfg: cfg} }
 
