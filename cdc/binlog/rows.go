@@ -1,6 +1,8 @@
 package binlog
 
 import (
+	"errors"
+
 	"github.com/go-mysql-org/go-mysql/replication"
 
 	"tailbox/cdc/outbox"
@@ -71,7 +73,12 @@ func (h *handler) mapping(e *replication.RowsEvent) (*outbox.Mapping, error) {
 		return nil, relay.Haltf(relay.NotRowLogged, "transaction %s was logged without column names: "+
 			"binlog_row_metadata was not FULL when it was written; SET GLOBAL binlog_row_metadata=FULL and start anew with START=snapshot", h.txn.name)
 	}
-	return h.reader.mappingFor(names)
+	mapping, err := h.reader.mappingFor(names)
+	if err != nil {
+		return nil, relay.Haltf(relay.SchemaMismatch, "a row of transaction %s cannot be read: %w; bring the column back with ALTER TABLE %s ADD COLUMN, "+
+			"then move the relay behind what was logged without it", h.txn.name, errors.Unwrap(err), h.reader.cfg.Outbox) // what it wraps, not that it halts, too
+	}
+	return mapping, nil
 }
 
 func (h *handler) incomplete(setting string) error {

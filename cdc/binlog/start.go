@@ -138,7 +138,7 @@ func (r *Reader) validateSet(ctx context.Context, s *server, from relay.Position
 	}
 }
 
-const behindPatience = 10 * time.Second
+const behindPatience = 3 * time.Second
 
 // validateDomains checks that the server has logged the last transaction of each domain. Whether it still has what is behind
 // the place, MariaDB itself checks when the dump starts.
