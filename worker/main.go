@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -87,6 +89,10 @@ func serve(ctx context.Context, cfg Config, log *zap.Logger) error {
 	)
 }
 
+// answerTimeout is how long the database may take to answer one statement unless the DSN says otherwise: a dead connection that
+// looks open is then given up soon, and its messages are tried again on another.
+const answerTimeout = 15 * time.Second
+
 // open returns a pool of at most conns connections. Parameters are written into the statements by the driver, which saves
 // preparing each of them: a round trip out of two.
 func open(cfg Config, conns int) (*sql.DB, error) {
@@ -95,6 +101,9 @@ func open(cfg Config, conns int) (*sql.DB, error) {
 		return nil, err
 	}
 	server.InterpolateParams = true
+	if !strings.Contains(cfg.MySQLDSN.Reveal(), "readTimeout=") {
+		server.ReadTimeout = answerTimeout
+	}
 	db, err := ops.OpenMySQL(server, conns)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)

@@ -5,13 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
 	"tailbox/worker/inbox"
 )
-
-// handleTimeout bounds one transaction, well below the half hour after which the broker takes a message back.
-const handleTimeout = time.Minute
 
 // verdict is what one try of a message came to.
 type verdict struct {
@@ -47,7 +43,7 @@ var errCommitUnknown = errors.New("the commit's outcome is unknown")
 // Invariant: the inbox row and the effect commit together, and nothing of a try that does not end in applied, duplicate or
 // dropped stays in the database (unless its commit's answer was lost, which the next try finds out from the inbox).
 func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
-	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.HandleTimeout)
 	defer cancel()
 
 	// READ COMMITTED takes no locks on gaps between keys, so that first events of different aggregates cannot deadlock.

@@ -124,7 +124,7 @@ func (sh *shard) applyTogether(ctx context.Context, batch []*message) bool {
 //
 // Invariant: as for try; a batch of which any message is neither applied nor a duplicate leaves nothing in the database.
 func (w *Worker) tryTogether(ctx context.Context, batch []*message) (duplicates []bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.HandleTimeout)
 	defer cancel()
 	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {

@@ -80,7 +80,7 @@ func (w *Worker) unblock(ctx context.Context, tx *sql.Tx, m *message) error {
 func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) error {
 	key := aggregateHash(aggregateKey(d))
 	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
-	ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.HandleTimeout)
 	defer cancel()
 	_, err := w.db.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, blocked_at)
 		VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))`, w.cfg.Name, key[:], d.MessageId, version)

@@ -17,10 +17,10 @@ import (
 func TestNewTellsAllThatIsWrongAndNoSecret(t *testing.T) {
 	t.Parallel()
 	_, err := consume.New(nil, "amqp://tailbox:hunter2@host:port/", topology.Consumer{}, nil, consume.Config{
-		Name: strings.Repeat("x", 65), Concurrency: -1, Batch: -1, Prefetch: 2001, MaxAttempts: -1, InboxRetention: time.Hour, GapWait: -1, ShutdownTimeout: -1,
+		Name: strings.Repeat("x", 65), Concurrency: -1, Batch: -1, Prefetch: 2001, MaxAttempts: -1, InboxRetention: time.Hour, HandleTimeout: -1, GapWait: -1, ShutdownTimeout: -1,
 	})
 	require.ErrorIs(t, err, ops.ErrBadConfig)
-	for _, part := range []string{"AMQP_URL", "exchange", "64 characters", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "INBOX_RETENTION: 1h0m0s is too short: it has to be 24h0m0s", "gap wait", "SHUTDOWN_TIMEOUT"} {
+	for _, part := range []string{"AMQP_URL", "exchange", "64 characters", "CONCURRENCY", "BATCH", "PREFETCH", "MAX_ATTEMPTS", "INBOX_RETENTION: 1h0m0s is too short: it has to be 24h0m0s", "handle timeout", "gap wait", "SHUTDOWN_TIMEOUT"} {
 		require.ErrorContains(t, err, part)
 	}
 	require.NotContains(t, err.Error(), "hunter2")

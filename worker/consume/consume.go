@@ -37,7 +37,7 @@ import (
 )
 
 // Handler makes the effect of one event inside the transaction, which it neither commits nor rolls back. Handlers of
-// different aggregates run side by side. The context ends after a minute or when a stop takes too long; a handler that
+// different aggregates run side by side. The context ends after HandleTimeout or when a stop takes too long; a handler that
 // does not heed it holds up its aggregates and the stop. A transaction may hold the effects of several events, and a
 // handler may be called again for an event whose transaction was rolled back. An error of the database that the handler did
 // not expect has to be returned: after a deadlock the server has rolled back what came before, too.
@@ -73,6 +73,7 @@ const (
 	DefaultBatch           = 64
 	DefaultPrefetch        = 256
 	DefaultMaxAttempts     = 8
+	DefaultHandleTimeout   = time.Minute
 	DefaultGapWait         = 2 * time.Second
 	DefaultInboxRetention  = 30 * 24 * time.Hour
 	DefaultShutdownTimeout = 15 * time.Second
@@ -96,6 +97,9 @@ type Config struct {
 	Prefetch int
 	// MaxAttempts is how often a message is tried before it is a dead letter. Defaults to DefaultMaxAttempts.
 	MaxAttempts int
+	// HandleTimeout bounds one transaction; a handler's context ends with it. Well below the consumer timeout of the broker, half
+	// an hour unless set otherwise, after which it takes all messages back. Defaults to DefaultHandleTimeout.
+	HandleTimeout time.Duration
 	// GapWait is how long an event that is too early waits in memory before it goes to the retry queue. Defaults to
 	// DefaultGapWait.
 	GapWait time.Duration
@@ -146,14 +150,16 @@ func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[strin
 		return nil, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
 	}
 	cfg.fill()
-	metrics, err := newMetrics(cfg.Metrics)
-	if err != nil {
+	w := &Worker{
+		cfg: cfg, db: db, brokers: brokers, queue: queue, handlers: maps.Clone(handlers), log: cfg.Log,
+		status: status{consumer: cfg.Name, state: StateStarting},
+	}
+	w.status.queued.Store(-1)
+	w.status.dead.Store(-1)
+	if w.metrics, err = newMetrics(cfg.Metrics, &w.status.dead); err != nil {
 		return nil, err
 	}
-	return &Worker{
-		cfg: cfg, db: db, brokers: brokers, queue: queue, handlers: maps.Clone(handlers), log: cfg.Log, metrics: metrics,
-		status: status{consumer: cfg.Name, state: StateStarting},
-	}, nil
+	return w, nil
 }
 
 // Check tells all that New would refuse.
@@ -170,6 +176,7 @@ func check(queue topology.Consumer, cfg Config) error {
 		upTo(1000, "BATCH", cfg.Batch),
 		upTo(2000, "PREFETCH", cfg.Prefetch), // quorum queues give no consumer more
 		upTo(1000, "MAX_ATTEMPTS", cfg.MaxAttempts),
+		ops.Positive("handle timeout", cfg.HandleTimeout),
 		ops.Positive("gap wait", cfg.GapWait),
 		checkRetention(cfg.InboxRetention, cfg.MaxAttempts),
 		ops.Positive("SHUTDOWN_TIMEOUT", cfg.ShutdownTimeout),
@@ -182,6 +189,7 @@ func (c *Config) fill() {
 	fill(&c.Batch, DefaultBatch)
 	fill(&c.Prefetch, DefaultPrefetch)
 	fill(&c.MaxAttempts, DefaultMaxAttempts)
+	fill(&c.HandleTimeout, DefaultHandleTimeout)
 	fill(&c.GapWait, DefaultGapWait)
 	fill(&c.InboxRetention, DefaultInboxRetention)
 	fill(&c.ShutdownTimeout, DefaultShutdownTimeout)

@@ -127,11 +127,13 @@ func (b *bundle) kill(t *testing.T, connections *sync.Map) {
 
 // gate is a handler that stops in the middle of its transaction until it is let go.
 type gate struct {
-	entered, leave chan struct{}
-	once           sync.Once
+	entered, leave, gaveUp chan struct{}
+	once, given            sync.Once
 }
 
-func newGate() *gate { return &gate{entered: make(chan struct{}), leave: make(chan struct{})} }
+func newGate() *gate {
+	return &gate{entered: make(chan struct{}), leave: make(chan struct{}), gaveUp: make(chan struct{})}
+}
 
 func (g *gate) handlers() map[string]consume.Handler {
 	handlers := effect.Handlers()
@@ -141,6 +143,7 @@ func (g *gate) handlers() map[string]consume.Handler {
 		select {
 		case <-g.leave:
 		case <-ctx.Done():
+			g.given.Do(func() { close(g.gaveUp) })
 			return ctx.Err()
 		}
 		return created(ctx, tx, event)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -26,6 +27,9 @@ type link struct {
 	// Closing the socket is the one thing that always gets every call of the library to return: its own Close waits for
 	// locks that a write to a peer which stopped reading may hold for ever.
 	socket net.Conn
+	meter  *meter // the connection that the library reads
+
+	blocked atomic.Bool // the broker is short of memory or disk and has stopped reading from this connection
 
 	connClosed <-chan *amqp.Error
 	chClosed   <-chan *amqp.Error
@@ -35,7 +39,7 @@ type link struct {
 func dial(ctx context.Context, turn ops.Turn, name string) (*link, error) {
 	l := &link{}
 	err := turn.Connect(ctx, func(ctx context.Context, to ops.BrokerLink) error {
-		l.socket = to.Socket
+		l.socket, l.meter = to.Socket, &meter{Conn: to.Conn}
 		return l.bounded(ctx, setupTimeout, func() error { return l.open(to, name) })
 	})
 	if err != nil {
@@ -51,7 +55,7 @@ func (l *link) open(to ops.BrokerLink, name string) error {
 	l.conn, err = amqp.DialConfig(to.URL.Reveal(), amqp.Config{ // fresh each time: the library writes into it
 		Heartbeat:  heartbeat,
 		Properties: properties,
-		Dial:       func(_, _ string) (net.Conn, error) { return to.Conn, nil },
+		Dial:       func(_, _ string) (net.Conn, error) { return l.meter, nil },
 	})
 	if err != nil {
 		return fmt.Errorf("open connection: %w", err)

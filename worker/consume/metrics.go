@@ -2,6 +2,7 @@ package consume
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +26,7 @@ type metrics struct {
 	totals   map[string]*atomic.Uint64 // the same counts for /stats, which a counter cannot be asked for
 }
 
-func newMetrics(registry prometheus.Registerer) (*metrics, error) {
+func newMetrics(registry prometheus.Registerer, dead *atomic.Int64) (*metrics, error) {
 	m := &metrics{
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tailbox_worker_messages_total",
@@ -54,7 +55,16 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	if registry == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.messages, m.handle, m.endToEnd, m.pruned} {
+	letters := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tailbox_worker_dead_letters",
+		Help: "Messages in the dead-letter queue, as the broker said last; NaN until it has.",
+	}, func() float64 {
+		if n := dead.Load(); n >= 0 {
+			return float64(n)
+		}
+		return math.NaN()
+	})
+	for _, c := range []prometheus.Collector{letters, m.messages, m.handle, m.endToEnd, m.pruned} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

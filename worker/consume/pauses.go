@@ -16,14 +16,19 @@ func newPauses(first, most time.Duration) *backoff.ExponentialBackOff {
 	}
 }
 
-// sleep waits, and tells whether it was not cut short.
-func sleep(d time.Duration, cut <-chan struct{}) bool {
+// sleepEither is sleep that either of two can cut short.
+func sleepEither(d time.Duration, cut, or <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-cut:
 		return false
+	case <-or:
+		return false
 	case <-timer.C:
 		return true
 	}
 }
+
+// sleep waits, and tells whether it was not cut short.
+func sleep(d time.Duration, cut <-chan struct{}) bool { return sleepEither(d, cut, nil) }

@@ -23,6 +23,7 @@ type publisher struct {
 	*link
 	mu       sync.Mutex
 	returns  <-chan amqp.Return
+	blocking <-chan amqp.Blocking
 	returned bool // Invariant: once set, nothing published on this link counts as handed over
 }
 
@@ -35,6 +36,7 @@ func openPublisher(ctx context.Context, turn ops.Turn, name string, goroutines i
 	p := &publisher{link: l}
 	// Each goroutine has one message under way and empties the channel after it: the library never finds it full, where it
 	// would drop returns.
+	p.blocking = l.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	p.returns = l.ch.NotifyReturn(make(chan amqp.Return, goroutines))
 	if err := l.bounded(ctx, setupTimeout, func() error { return l.ch.Confirm(false) }); err != nil {
 		l.abort()
@@ -53,15 +55,25 @@ func (p *publisher) publish(ctx context.Context, queue string, msg amqp.Publishi
 		return fmt.Errorf("publish to %q: %w", queue, err)
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
-	defer cancel()
-	switch acked, err := confirm.WaitContext(ctx); {
+	switch acked, err := p.confirmed(ctx, confirm); {
 	case err != nil:
 		return fmt.Errorf("wait for the confirm of %q: %w", queue, err)
 	case !acked:
 		return fmt.Errorf("publish to %q: refused by the broker, or the connection was lost", queue)
 	}
 	return p.routed()
+}
+
+// confirmed waits for the confirm: a bounded time, not counting that in which the broker is short of memory or disk.
+func (p *publisher) confirmed(ctx context.Context, confirm *amqp.DeferredConfirmation) (acked bool, err error) {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, confirmTimeout)
+		acked, err = confirm.WaitContext(bounded)
+		cancel()
+		if err == nil || ctx.Err() != nil || !p.blocked.Load() {
+			return acked, err
+		}
+	}
 }
 
 // routed tells whether the broker has returned nothing so far: it confirms a message that reached no queue too, right

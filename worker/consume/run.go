@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"tailbox/schema/topology"
+	"tailbox/worker/inbox"
 )
 
 // Bounds of the pauses between tries: of a session, of an effect that the database does not take, and of either when it is
@@ -142,9 +143,26 @@ func (w *Worker) watchDatabase(ctx context.Context) {
 		if was := w.status.databaseUp.Swap(err == nil); was != (err == nil) || !known {
 			w.tellDatabase(err)
 		}
+		w.lookForOthers(ctx)
 		if !sleep(databaseEvery, ctx.Done()) {
 			return
 		}
+	}
+}
+
+// lookForOthers finds out from the inbox whether another process gets the messages that do not come here.
+func (w *Worker) lookForOthers(ctx context.Context) {
+	if !w.status.idle() || !w.status.databaseUp.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, databaseEvery)
+	defer cancel()
+	newest, err := inbox.Newest(ctx, w.db, w.cfg.Name)
+	if err != nil { // readiness tells of the database's troubles
+		return
+	}
+	if w.status.saw(newest) {
+		w.log.Info("standing by: another process of this consumer gets the messages")
 	}
 }
 

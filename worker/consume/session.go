@@ -85,6 +85,7 @@ func (s *session) consume() error {
 func (s *session) serve(ctx, patient context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(s.watch)
+	watching.Go(s.probe)
 	defer watching.Wait()
 	defer s.over.set(nil)
 	release := context.AfterFunc(patient, func() { s.fail(context.Cause(patient)) })
@@ -106,25 +107,35 @@ func (s *session) serve(ctx, patient context.Context) error {
 	return nil
 }
 
-// watch ends the session when the broker or the network does.
+// watch ends the session when the broker or the network does, and notes when the broker stops reading.
 func (s *session) watch() {
-	select {
-	case <-s.over.done:
-	case <-s.lost.done:
-	case _, open := <-s.cancelled:
-		if open {
-			s.fail(errConsumerCancelled)
-		} else {
-			s.fail(closed(<-s.in.chClosed)) // the channel's end closes this one too
+	blocking := s.out.blocking
+	for {
+		select {
+		case <-s.over.done:
+			return
+		case <-s.lost.done:
+			return
+		case b, open := <-blocking:
+			if !open {
+				blocking = nil // whatever closed it is told below
+			}
+			s.out.blocked.Store(b.Active)
+		case _, open := <-s.cancelled:
+			if open {
+				s.fail(errConsumerCancelled)
+			} else {
+				s.fail(closed(<-s.in.chClosed)) // the channel's end closes this one too
+			}
+		case err := <-s.in.connClosed:
+			s.fail(closed(err))
+		case err := <-s.in.chClosed:
+			s.fail(closed(err))
+		case err := <-s.out.connClosed:
+			s.fail(closed(err))
+		case err := <-s.out.chClosed:
+			s.fail(closed(err))
 		}
-	case err := <-s.in.connClosed:
-		s.fail(closed(err))
-	case err := <-s.in.chClosed:
-		s.fail(closed(err))
-	case err := <-s.out.connClosed:
-		s.fail(closed(err))
-	case err := <-s.out.chClosed:
-		s.fail(closed(err))
 	}
 }
 
@@ -159,6 +170,7 @@ func (s *session) dispatch(ctx context.Context) {
 
 // took notes a message that the broker has delivered.
 func (s *session) took(d amqp.Delivery) {
+	s.w.status.active()
 	s.w.status.inFlight.Add(1)
 	s.settling.Lock()
 	defer s.settling.Unlock()

@@ -106,6 +106,9 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 		v := sh.w.try(traced, m, sh.w.handlers[m.event.Type])
 		endSpan(span, v)
 		sh.w.metrics.handle.Observe(time.Since(began).Seconds())
+		if v.problem.code == codeTimeout && !sh.w.status.databaseUp.Load() {
+			v = verdict{kind: stalled, err: errDatabaseSlow} // whose fault it was shows when the database answers again
+		}
 		switch {
 		case v.kind == duplicate && m.unknown && m.dropped:
 			v.kind = dropped

@@ -101,3 +101,26 @@ func TestSecondWorkerTakesOverWhereTheFirstStopped(t *testing.T) {
 	require.EqualValues(t, customers*versions, first.Stats().Messages["applied"]+second.Stats().Messages["applied"])
 	require.Zero(t, first.Stats().Messages["duplicate"]+second.Stats().Messages["duplicate"])
 }
+
+func TestStandbySaysSoAndIsReady(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.start(t, consume.Config{}, effect.Handlers())
+	first.ready(t)
+	require.Equal(t, consume.RoleIdle, first.Stats().Role, "no message has come")
+	second := b.start(t, consume.Config{}, effect.Handlers())
+	second.ready(t)
+	eventually(t, "the second one stands by", func() bool {
+		b.publish(t, schematest.Event())
+		return second.Stats().Role == consume.RoleStandby
+	})
+	require.Equal(t, consume.RoleActive, first.Stats().Role)
+	require.Empty(t, second.Unready())
+	eventually(t, "the broker has told of the queues", func() bool { return second.Stats().Queued != nil && second.Stats().DeadLetters != nil })
+
+	require.NoError(t, first.stop())
+	require.Empty(t, first.Stats().Role)
+	b.publish(t, schematest.Event())
+	second.settled(t, "applied", 1)
+	require.Equal(t, consume.RoleActive, second.Stats().Role)
+}

@@ -53,6 +53,9 @@ func lostConnection(err error) bool {
 // refusedByDatabase tells whether only somebody at the database can mend it, so that asking often is no use.
 func refusedByDatabase(err error) bool { return slices.Contains(refusing, ops.MySQLCode(err)) }
 
+// errDatabaseSlow is why a try that ran out of time is not counted.
+var errDatabaseSlow = errors.New("the try ran out of time while the database did not answer")
+
 // describe names an error without its text, which may quote the row: the server's number, what the network said, else the
 // innermost type.
 func describe(err error) string {

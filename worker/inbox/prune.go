@@ -66,6 +66,16 @@ func oldest(ctx context.Context, db *sql.DB, consumer string, retention time.Dur
 	return newest.String, found, nil
 }
 
+// Newest tells when the consumer's newest row was written, as text that differs when another one is; "never" when there is none.
+func Newest(ctx context.Context, db *sql.DB, consumer string) (string, error) {
+	var at string
+	err := db.QueryRowContext(ctx, "SELECT COALESCE(DATE_FORMAT(MAX(processed_at), ?), 'never') FROM inbox WHERE consumer = ?", mysqlTimeFormat, consumer).Scan(&at)
+	if err != nil {
+		return "", fmt.Errorf("look for the newest inbox row: %w", err)
+	}
+	return at, nil
+}
+
 // Horizon is the time before which a message may have been created, applied, and its row pruned; zero when nothing was pruned.
 // A message that was created later and has no row has not been applied. Ask for it after Record has found no row, in the same
 // transaction, which has to be READ COMMITTED: a row whose deletion Record waited for is before the horizon.
