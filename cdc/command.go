@@ -21,6 +21,8 @@ type commandLine struct {
 		JSON bool `name:"json" help:"Print one JSON document instead of a line for each check."`
 	} `cmd:"" help:"Check the source, the user's rights, the tables, the checkpoint and the broker, and print what mends what is wrong. Changes nothing; exits with 1 when a check fails."`
 	Version struct{} `cmd:"" help:"Print the version."`
+
+	remoteCommands
 }
 
 // Names of the commands, as they are given.
@@ -32,12 +34,14 @@ const (
 
 // Validate implements ops.CommandLine.
 func (c *commandLine) Validate(given *kong.Context) error {
-	switch given.Command() {
-	case commandVersion:
-		return nil
-	default:
-		return c.Config.validate()
+	command := given.Command()
+	if _, is := c.remote(command); is {
+		return c.remoteCommands.validate(command)
 	}
+	if command == commandVersion {
+		return nil
+	}
+	return c.Config.validate()
 }
 
 // command does what the command line says; what a command prints goes to out.
@@ -54,6 +58,9 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if err != nil {
 		return err
+	}
+	if call, is := line.remote(given); is {
+		return call.run(ctx, line.AdminToken, out)
 	}
 	switch given {
 	case commandDoctor:

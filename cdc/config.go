@@ -45,7 +45,7 @@ type Config struct {
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
 	MigrateDSN         ops.Secret    `name:"migrate-dsn" env:"MIGRATE_DSN" help:"Used for that alone, when MYSQL_DSN may not change tables. Defaults to MYSQL_DSN."`
 	WorkerURL          string        `name:"worker-url" env:"WORKER_URL" help:"Where a worker answers HTTP, such as http://127.0.0.1:3002: the console then shows its numbers and dead letters. Empty for nowhere."`
-	AdminToken         ops.Secret    `name:"admin-token" env:"ADMIN_TOKEN" help:"Token of the calls that change the relay, as Authorization: Bearer TOKEN. They are refused without one."`
+	AdminToken         ops.Secret    `name:"admin-token" aliases:"token" env:"ADMIN_TOKEN" help:"Token of the calls that change the relay, as Authorization: Bearer TOKEN. They are refused without one."`
 	ExitOnHalt         bool          `name:"exit-on-halt" env:"EXIT_ON_HALT" help:"Exit with code 3 when the relay halts, instead of staying up to tell why."`
 }
 

@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +37,19 @@ func (w *world) ask(method, path, body string, status int, into any) {
 	if into != nil {
 		require.NoError(w.t, json.Unmarshal(text, into))
 	}
+}
+
+// cli runs a command of cdc against the relay and gives what it printed; it must exit with that code.
+func (w *world) cli(code int, args ...string) string {
+	w.t.Helper()
+	cmd := exec.CommandContext(w.t.Context(), filepath.Join(binaries, "cdc"), args...)
+	cmd.Env = append(os.Environ(), "CDC_URL="+w.cdc.URL(""), "ADMIN_TOKEN=dev", "USER=e2e-cli")
+	out, err := cmd.CombinedOutput()
+	if code == 0 {
+		require.NoError(w.t, err, "%s", out)
+	}
+	require.Equal(w.t, code, cmd.ProcessState.ExitCode(), "%s", out)
+	return string(out)
 }
 
 // quarantined is what the relay says of an event in quarantine.
@@ -136,6 +153,12 @@ func TestPoisonCostsOnlyItselfAndIsRetriedOrDropped(t *testing.T) {
 		require.Contains(t, e.Reason, poison[i%len(poison)].reason)
 	}
 
+	require.Contains(t, w.cli(0, "quarantine"), kept[0].Reason)
+	require.Contains(t, w.cli(0, "quarantine", "list", "--limit=1", "--json"), `"total":`+strconv.Itoa(len(kept)))
+	require.Contains(t, w.cli(1, "quarantine", "retry", strconv.Itoa(kept[0].ID)), "(poison)")
+	require.Contains(t, w.cli(1, "quarantine", "drop", "4711"), "(no_such_event)")
+	require.Contains(t, w.cli(2, "quarantine", "drop", "--token=wrong", "1"), "(unauthorized)")
+
 	// With more room the large ones are messages; the others are none, and stay or are dropped.
 	w.restart("MAX_MESSAGE_BYTES=100000")
 	want, left := slices.Clone(fit), []string{}
@@ -155,8 +178,8 @@ func TestPoisonCostsOnlyItselfAndIsRetriedOrDropped(t *testing.T) {
 	}
 	require.Equal(t, want, audit.settled(), "a retried event comes after all that was published meanwhile")
 	var still []string
-	for _, e := range w.quarantine() {
-		require.Equal(t, 1, e.Attempts)
+	for i, e := range w.quarantine() {
+		require.Equal(t, map[bool]int{true: 2, false: 1}[i == 0], e.Attempts)
 		still = append(still, e.EventID)
 	}
 	require.Equal(t, left, still)
@@ -242,19 +265,23 @@ func TestADryRunSaysHowManyComeAgainAndSoManyDo(t *testing.T) {
 	}
 
 	// Forward past what nobody has confirmed: only by force. A pause holds it back, over a restart, too.
-	w.ask(http.MethodPost, "/pause", "", http.StatusOK, nil)
+	require.Contains(t, w.cli(0, "pause", "--why=to look"), "paused")
 	w.restart()
+	require.Contains(t, w.cli(0, "position"), "paused")
 	skipped := commit(3)
 	w.waitFor("the pause to be in force", time.Minute, func() bool { return w.position().State == "paused" })
 	file, pos := w.endOfBinlog()
 	end := fmt.Sprintf(`{"file":%q,"pos":%d}`, file, pos)
 	require.Equal(t, all, audit.settled(), "a paused relay sends nothing")
-	w.ask(http.MethodPut, "/position", end, http.StatusConflict, nil)
+	require.Contains(t, w.cli(1, "position", "set", "--file="+file, "--pos="+strconv.Itoa(pos)), "(would_skip)")
+	require.Contains(t, w.cli(0, "position", "set", "--file="+file, "--pos="+strconv.Itoa(pos), "--dry-run"), "it needs --force")
+	w.cli(2, "position", "set")
 	var dry moved
 	w.ask(http.MethodPut, "/position?dry_run=true", end, http.StatusOK, &dry)
 	require.Equal(t, []any{true, len(skipped), 0}, []any{dry.NeedsForce, dry.Skipped.Rows, dry.SentAgain.Rows})
 	w.ask(http.MethodPut, "/position?force=true", end, http.StatusOK, nil)
-	w.ask(http.MethodPost, "/resume", "", http.StatusOK, nil)
+	w.cli(0, "resume")
+	require.Equal(t, 2, w.number("SELECT COUNT(*) FROM relay_audit WHERE actor LIKE 'e2e-cli@% (127.0.0.1)' AND action IN ('pause', 'resume')"))
 	all = append(all, commit(1)...)
 	w.waitFor("what comes behind to be sent", time.Minute, func() bool { return len(audit.read()) >= len(all) })
 	require.Equal(t, all, audit.settled())
