@@ -92,7 +92,7 @@ func (r *Reader) replica(s *server, link *link) (cfg replication.BinlogSyncerCon
 		VerifyChecksum:   true,
 		ParseTime:        true,
 		DiscardGTIDSet:   true,
-		// A payload column of MySQL's JSON type is rendered as the server itself would.
+		// Numbers of a JSON column keep their kind; serverJSON does the rest to render it as the server itself would.
 		RenderJSONAsMySQLText:     true,
 		PayloadDecoderConcurrency: 1,
 		// The server gives up on a reader that is held back for longer than this.

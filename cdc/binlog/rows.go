@@ -60,6 +60,7 @@ func (h *handler) change(e *replication.RowsEvent, row int) change {
 	if len(e.SkippedColumns[row]) > 0 {
 		return change{err: h.incomplete("binlog_row_image to something else than FULL")}
 	}
+	serverTexts(e.Table, e.Rows[row])
 	event, err := mapping.Event(e.Rows[row], h.txn.at)
 	if err != nil {
 		return change{err: relay.Haltf(relay.SchemaMismatch, "a row of transaction %s cannot be read: %w", h.txn.name, err)}
