@@ -72,7 +72,7 @@ const maxWindow = 50000
 // validate tells all that is wrong with the settings. It is not called Validate because kong would call it for every command.
 func (c *Config) validate() error {
 	errs := []error{
-		c.Common.Validate(),
+		c.Common.Validate(), //nolint:staticcheck // the embedded struct's own, not that of the command line
 		ops.Required("MYSQL_DSN", c.MySQLDSN, "cdc:password@tcp(127.0.0.1:3306)/tailbox"),
 		ops.Required("AMQP_URL", c.AMQPURL, "amqp://guest:guest@127.0.0.1:5672/"),
 		ops.OneOf("MESSAGE_FORMAT", c.MessageFormat, formatPlain, formatCloudEvents),

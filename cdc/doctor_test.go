@@ -66,7 +66,7 @@ func (p *patient) doctor(args ...string) (unwell map[string]relay.Check, err err
 		Checks []relay.Check
 	}
 	require.NoError(p.t, json.Unmarshal(out.Bytes(), &document), out.String())
-	require.Greater(p.t, len(document.Checks), 0)
+	require.NotEmpty(p.t, document.Checks)
 	require.Equal(p.t, err == nil, document.OK)
 	unwell = map[string]relay.Check{}
 	for _, c := range document.Checks {

@@ -109,7 +109,8 @@ func explain(ctx context.Context, db *sql.DB, statement string) (may bool, err e
 	if err != nil {
 		return false, err
 	}
+	defer rows.Close()
 	for rows.Next() { // what the plan says is of no interest
 	}
-	return true, errors.Join(rows.Err(), rows.Close())
+	return true, rows.Err()
 }

@@ -3,7 +3,6 @@ package binlog_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -131,7 +130,7 @@ func (c *cutter) read(t *testing.T, r *binlog.Reader, rows []relay.Row, at int64
 	})
 	require.NoError(t, ctx.Err(), "cut at %d: %v", at, err)
 	halt := (*relay.Halt)(nil)
-	require.False(t, errors.As(err, &halt), "cut at %d: %v", at, err)
+	require.NotErrorAs(t, err, &halt, "cut at %d", at)
 	if at < 0 {
 		require.ErrorIs(t, err, errEnough)
 	}

@@ -93,8 +93,9 @@ func preamble(kind replication.EventType) bool {
 	case replication.ROTATE_EVENT, replication.FORMAT_DESCRIPTION_EVENT, replication.PREVIOUS_GTIDS_EVENT, replication.MARIADB_GTID_LIST_EVENT,
 		replication.MARIADB_BINLOG_CHECKPOINT_EVENT, replication.MARIADB_START_ENCRYPTION_EVENT:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // advance follows the end of the last event. Artificial events have no place in the file.

@@ -1,7 +1,6 @@
 package binlog
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
@@ -70,7 +69,7 @@ func (f *fed) feed(t *testing.T, events ...*replication.BinlogEvent) {
 func (f *fed) halts(t *testing.T, e *replication.BinlogEvent) relay.Reason {
 	t.Helper()
 	halt := (*relay.Halt)(nil)
-	require.True(t, errors.As(f.HandleEvent(e), &halt))
+	require.ErrorAs(t, f.HandleEvent(e), &halt)
 	return halt.Reason
 }
 

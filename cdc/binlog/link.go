@@ -69,7 +69,7 @@ func (l *link) close() {
 	defer l.mu.Unlock()
 	l.closed = true
 	for _, conn := range l.conns {
-		_ = conn.Conn.Close() // cutting it is the point
+		_ = conn.Close() // cutting it is the point
 	}
 }
 
@@ -140,7 +140,7 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // Write has a deadline, too: what is written are short questions.
 func (w *watched) Write(p []byte) (int, error) {
-	if err := w.Conn.SetWriteDeadline(time.Now().Add(w.link.cfg.ReadTimeout)); err != nil {
+	if err := w.SetWriteDeadline(time.Now().Add(w.link.cfg.ReadTimeout)); err != nil {
 		return 0, err
 	}
 	return w.Conn.Write(p)

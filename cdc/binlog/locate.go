@@ -131,7 +131,7 @@ func (r *Reader) locateTime(ctx context.Context, s *server, files []binlogFile, 
 		return relay.Position{}, asked
 	}
 	if after == 0 {
-		return r.beginning(ctx, s, files[0], at)
+		return r.beginning(ctx, s, files[0])
 	}
 	// A file without a transaction, or without one late enough, is passed.
 	var place relay.Position
@@ -151,7 +151,7 @@ func (r *Reader) locateTime(ctx context.Context, s *server, files []binlogFile, 
 
 // beginning is the place for a time before the oldest transaction that the server still has: only a binlog that nothing was
 // purged from has all that was committed since.
-func (r *Reader) beginning(ctx context.Context, s *server, oldest binlogFile, at time.Time) (relay.Position, error) {
+func (r *Reader) beginning(ctx context.Context, s *server, oldest binlogFile) (relay.Position, error) {
 	if !strings.HasSuffix(oldest.Name, ".000001") {
 		first, _, err := r.firstCommit(ctx, s, oldest)
 		if err != nil {

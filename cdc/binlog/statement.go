@@ -212,7 +212,7 @@ func isLetterOrDigit(c byte) bool {
 // nextWord takes the first word of a statement, in upper case, and what follows it.
 func nextWord(s string) (word, rest string) {
 	s = strings.TrimLeft(s, " \t\r\n")
-	end := strings.IndexFunc(s, func(r rune) bool { return !(r == '_' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') })
+	end := strings.IndexFunc(s, func(r rune) bool { return r != '_' && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') })
 	if end < 0 {
 		end = len(s)
 	}

@@ -171,7 +171,7 @@ func (v View) Position() Position {
 		p.Runway.Seconds = &seconds
 	}
 
-	if repair, any := v.Repair(); any {
+	if repair, some := v.Repair(); some {
 		p.Repair = RepairOf(repair)
 	}
 	t := status.Totals

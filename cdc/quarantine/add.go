@@ -55,7 +55,7 @@ func (s *Store) insert(ctx context.Context, row relay.Row, cause error, payload 
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	defer statement.Close()
+	defer func() { _ = statement.Close() }() // the connection lives on
 	_, err = statement.ExecContext(ctx, s.relay, key(e.ID), []byte(e.ID), []byte(e.AggregateType), []byte(e.AggregateID),
 		e.AggregateVersion, []byte(e.Type), payload, len(e.Payload), headers, e.CreatedAt.UTC(), row.Position, row.CommittedAt.UTC(), reason(cause))
 	return err

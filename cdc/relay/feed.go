@@ -30,7 +30,7 @@ type setAside struct {
 
 // readSource streams for as long as it may, again and again, and reports each end.
 func (l *loop) readSource(ctx context.Context) {
-	retry := newBackOff(100*time.Millisecond, 2*time.Second)
+	retry := newBackOff(2 * time.Second)
 	for ctx.Err() == nil {
 		began, before := l.clock(), l.rows.delivered()
 		err := l.source.Stream(ctx, func(row Row) error {
@@ -77,7 +77,7 @@ func (l *loop) fillQuarantine(ctx context.Context) {
 	for {
 		select {
 		case s := <-l.poison:
-			retry := newBackOff(100*time.Millisecond, 2*time.Second)
+			retry := newBackOff(2 * time.Second)
 			for {
 				bounded, cancel := context.WithTimeout(ctx, l.cfg.ShutdownTimeout)
 				err := l.cfg.Quarantine.Add(bounded, s.row, s.cause)

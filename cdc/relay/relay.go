@@ -114,7 +114,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // openSessions opens one session per request.
 func (r *Relay) openSessions(ctx context.Context) {
-	retry := newBackOff(100*time.Millisecond, time.Second)
+	retry := newBackOff(time.Second)
 	var opened time.Time
 	for {
 		select {
@@ -194,10 +194,10 @@ func (r *Relay) locked(f func(*Core)) {
 	f(r.core)
 }
 
-// newBackOff grows from first to most with jitter, and never gives up.
-func newBackOff(first, most time.Duration) *backoff.ExponentialBackOff {
+// newBackOff grows to most with jitter, and never gives up.
+func newBackOff(most time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = first
+	b.InitialInterval = 100 * time.Millisecond
 	b.MaxInterval = most
 	b.Reset()
 	return b

@@ -2,7 +2,6 @@ package relay_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -111,7 +110,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			cmd.Env = append(os.Environ(), "SCHEDULES=100")
 			out, err := cmd.CombinedOutput()
 			var failed *exec.ExitError
-			require.True(t, errors.As(err, &failed), "%v\n%s", err, out)
+			require.ErrorAs(t, err, &failed, "%s", out)
 			require.True(t, bytes.Contains(out, []byte(bug.says)), "%s", out)
 		})
 	}

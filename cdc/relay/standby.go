@@ -22,7 +22,7 @@ func (r *Relay) standBy(ctx context.Context) (term, bool) {
 	r.core, r.tenure = r.core.Anew(r.cfg), nil
 	r.mu.Unlock()
 	watch := NewWatch(r.cfg.Holder, r.cfg.LeaseTTL)
-	trouble := newBackOff(100*time.Millisecond, 2*time.Second)
+	trouble := newBackOff(2 * time.Second)
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {

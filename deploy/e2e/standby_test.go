@@ -204,6 +204,7 @@ func TestRelaysOfDifferentNamesWorkSideBySide(t *testing.T) {
 	}
 	rows, err := w.db.QueryContext(t.Context(), "SELECT id FROM orders_outbox")
 	require.NoError(t, err)
+	defer rows.Close()
 	for rows.Next() {
 		var id string
 		require.NoError(t, rows.Scan(&id))
