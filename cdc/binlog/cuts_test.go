@@ -82,10 +82,18 @@ func newCutter(t *testing.T, m *matrix) *cutter {
 	require.NoError(t, err)
 	defer conn.Close()
 	rows := &rowMaker{}
+	// Transactions of two kinds of GTIDs, where there are such.
+	one, other, mark := "SET @x = 1", "SET @x = 2", ""
+	switch {
+	case m.server.Flavor() == stack.FlavorMariaDB:
+		one, other, mark = "SET gtid_domain_id=0", "SET gtid_domain_id=7", ",7-"
+	case m.enforced:
+		one, other, mark = "SET gtid_next='AUTOMATIC'", "SET gtid_next='AUTOMATIC:tailbox'", ":tailbox:"
+	}
 	for _, statement := range []string{
-		"INSERT INTO outbox VALUES {a}", "INSERT INTO other VALUES (1)",
+		other, "INSERT INTO outbox VALUES {a}", one, "INSERT INTO other VALUES (1)", other,
 		"BEGIN", "INSERT INTO outbox VALUES {b*12}", "INSERT INTO other VALUES (2)", "INSERT INTO outbox VALUES {c*8}", "COMMIT",
-		"CREATE TABLE another (a INT)", "BEGIN", "INSERT INTO outbox VALUES {d*3}", "DELETE FROM outbox", "COMMIT", "INSERT INTO outbox VALUES {last}",
+		one, "CREATE TABLE another (a INT)", "BEGIN", "INSERT INTO outbox VALUES {d*3}", "DELETE FROM outbox", "COMMIT", other, "INSERT INTO outbox VALUES {last}",
 	} {
 		rows.execute(t, conn, statement)
 	}
@@ -96,6 +104,9 @@ func newCutter(t *testing.T, m *matrix) *cutter {
 	c.want = rowIDs(c.read(t, r, nil, -1))
 	c.all = c.proxy.Passed(faults.ToClient) - before
 	require.Len(t, c.want, 1+12+8+3+1)
+	end, _, ok := r.Confirmed(uint64(len(c.want) - 1))
+	require.True(t, ok)
+	require.Contains(t, end.GTIDSet, mark)
 	return c
 }
 
