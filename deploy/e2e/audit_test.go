@@ -21,7 +21,7 @@ const auditQueue = "audit"
 // channel is one for a test's own questions, closed with the test.
 func (w *world) channel() *amqp.Channel {
 	w.t.Helper()
-	conn, err := amqp.Dial(w.stack.Rabbit.URL("/"))
+	conn, err := amqp.Dial(w.stack.Rabbit.URL(w.vhost))
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })
 	ch, err := conn.Channel()

@@ -64,11 +64,12 @@ func count(n int) int {
 type world struct {
 	t      *testing.T
 	stack  *stack.Stack
+	vhost  string
 	db     *sql.DB // as root
 	api    *services.Service
 	cdc    *services.Service
 	worker *services.Service
-	probes int // events posted by recovers
+	probes int // events besides those of a load
 	mu     sync.Mutex
 	logs   map[string]*bytes.Buffer
 }
@@ -89,7 +90,7 @@ func setup(t *testing.T, opts ...option) *world {
 	if len(opts) > 0 {
 		o = opts[0]
 	}
-	w := &world{t: t, logs: map[string]*bytes.Buffer{}}
+	w := &world{t: t, vhost: "/", logs: map[string]*bytes.Buffer{}}
 	set, err := stack.SetFromEnv()
 	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "tailbox-e2e-") // in TMPDIR, which `make` puts into memory; t.TempDir prefers GOTMPDIR
@@ -181,11 +182,17 @@ func (w *world) stop() {
 	if err := w.stack.Stop(ctx); err != nil {
 		w.t.Error(err)
 	}
-	if w.t.Failed() {
-		for name := range w.logs {
-			text := w.printed(name)
-			w.t.Logf("--- the end of the log of %s:\n%s", name, text[max(0, len(text)-6000):])
-		}
+	w.tell()
+}
+
+// tell shows what the services printed, if the test has failed.
+func (w *world) tell() {
+	if !w.t.Failed() {
+		return
+	}
+	for name := range w.logs {
+		text := w.printed(name)
+		w.t.Logf("--- the end of the log of %s:\n%s", name, text[max(0, len(text)-6000):])
 	}
 }
 
