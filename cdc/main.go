@@ -109,7 +109,7 @@ func run(ctx context.Context, cfg Config) error {
 
 	return ops.Run(ctx,
 		func(ctx context.Context) error {
-			return ops.Serve(ctx, cfg.Common, seen.Handler(registry, operators.calls(cfg, view, reader).Routes), func(addr net.Addr) {
+			return ops.Serve(ctx, cfg.Common, seen.Handler(registry, operators.calls(cfg, view, reader).Routes, console.Description(description)), func(addr net.Addr) {
 				log.Info("listening", zap.String("addr", addr.String()))
 			})
 		},

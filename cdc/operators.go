@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	_ "embed" // openapi.yaml
 
 	"tailbox/cdc/audit"
 	"tailbox/cdc/binlog"
@@ -9,6 +10,9 @@ import (
 	"tailbox/cdc/quarantine"
 	"tailbox/cdc/relay"
 )
+
+//go:embed openapi.yaml
+var description []byte
 
 // operators is what people change a relay by. Its database connections are its own: a long list must not keep the checkpoint
 // from being saved.

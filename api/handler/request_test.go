@@ -26,7 +26,7 @@ func TestBodyThatIsNotOneObjectIsRefused(t *testing.T) {
 	} {
 		problem := b.refused(b.do("POST", "/customers", body), 400, code)
 		if code == "unknown_field" {
-			require.Less(t, len(problem["errors"].([]any)[0].(object)["field"].(string)), 100)
+			require.Less(t, len(problem["errors"].([]any)[0].(map[string]any)["field"].(string)), 100)
 		}
 	}
 	require.Empty(t, b.fake.Events())
@@ -64,7 +64,7 @@ func TestEveryWrongValueIsNamed(t *testing.T) {
 		problem := b.refused(b.do("POST", "/customers", c.body), 422, "invalid")
 		var fields []string
 		for _, e := range problem["errors"].([]any) {
-			fields = append(fields, e.(object)["field"].(string))
+			fields = append(fields, e.(map[string]any)["field"].(string))
 		}
 		require.ElementsMatch(t, c.fields, fields, c.body)
 	}
@@ -73,7 +73,7 @@ func TestEveryWrongValueIsNamed(t *testing.T) {
 	for _, c := range []struct{ email, name string }{
 		{longest, "x"}, {"a@b", strings.Repeat("ß", 200)}, {"zoë@пример.example", "Zoë 🚀"}, {"a+b@c.example", `<b>"&'</b>`},
 	} {
-		body, err := json.Marshal(object{"email": c.email, "name": c.name})
+		body, err := json.Marshal(map[string]any{"email": c.email, "name": c.name})
 		require.NoError(t, err)
 		a := b.do("POST", "/customers", string(body))
 		require.Equal(t, 201, a.status, a.body)

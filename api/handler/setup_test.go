@@ -19,6 +19,7 @@ import (
 
 	"tailbox/api/handler"
 	"tailbox/api/handler/handlertest"
+	"tailbox/deploy/openapitest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,7 +34,7 @@ type bundle struct {
 	t        testing.TB
 	fake     *handlertest.Fake
 	engine   *gin.Engine
-	spec     *spec
+	spec     *openapitest.Spec
 	logs     *observer.ObservedLogs
 	registry *prometheus.Registry
 }
@@ -48,7 +49,7 @@ func setup(t testing.TB, change ...func(*handler.Config)) *bundle {
 	fake := &handlertest.Fake{}
 	engine, err := handler.New(fake, openAPI(t), cfg)
 	require.NoError(t, err)
-	return &bundle{t: t, fake: fake, engine: engine, spec: readSpec(t), logs: logs, registry: cfg.Metrics}
+	return &bundle{t: t, fake: fake, engine: engine, spec: openapitest.Read(t, openAPI(t)), logs: logs, registry: cfg.Metrics}
 }
 
 func openAPI(t testing.TB) []byte {
@@ -88,7 +89,7 @@ func (b *bundle) send(r *http.Request) answer {
 	body, err := io.ReadAll(result.Body)
 	require.NoError(b.t, err)
 	a := answer{status: result.StatusCode, header: result.Header, body: string(body)}
-	b.spec.hold(b.t, r, a)
+	b.spec.Hold(b.t, r, openapitest.Answer{Status: a.status, Header: a.header, Body: a.body})
 	return a
 }
 

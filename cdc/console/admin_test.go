@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"tailbox/cdc/console"
 	"tailbox/cdc/quarantine"
 	"tailbox/cdc/relay"
+	"tailbox/deploy/openapitest"
 	"tailbox/deploy/ops"
 )
 
@@ -42,11 +44,14 @@ type desk struct {
 	targets []binlog.Target
 	entries []audit.Entry
 	kept    []quarantine.Entry
+	spec    *openapitest.Spec // which every answer is held to
 }
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{bundle: setup(), to: relay.Position{File: "binlog.000001", Pos: 4, GTIDSet: "u:1"}}
+	text, err := os.ReadFile("../openapi.yaml")
+	require.NoError(t, err)
+	d := &desk{bundle: setup(), spec: openapitest.Read(t, text), to: relay.Position{File: "binlog.000001", Pos: 4, GTIDSet: "u:1"}}
 	admin := console.Admin{Token: "open sesame", View: d.view, Course: d, Places: d, Quarantine: (*ward)(d), Audit: (*book)(d)}
 	d.handler = console.New(d.view, console.Config{}).Handler(prometheus.NewRegistry(), admin.Routes)
 	return d
@@ -119,7 +124,8 @@ func (d *desk) call(t *testing.T, method, target, body string, status int, code 
 	answer := httptest.NewRecorder()
 	d.handler.ServeHTTP(answer, request)
 	require.Equal(t, status, answer.Code, answer.Body.String())
-	if status >= 400 {
+	d.spec.Hold(t, request, openapitest.Answer{Status: status, Header: answer.Header(), Body: answer.Body.String()})
+	if code != "" {
 		var problem ops.Problem
 		require.NoError(t, json.Unmarshal(answer.Body.Bytes(), &problem))
 		require.Equal(t, code, problem.Code, problem.Detail)

@@ -38,6 +38,7 @@ var rooms = map[string][]string{
 	"deploy/dev":          {"schema", "deploy/ops", "deploy/services", "deploy/stack"},
 	"deploy/e2e":          {},
 	"deploy/bench":        {},
+	"deploy/openapitest":  {},
 	"deploy/faults":       {},
 	"deploy/browser":      {"deploy/stack"},
 	"deploy/prometheus":   {},
