@@ -29,7 +29,7 @@ func TestAKilledLeaderIsReplacedWithinTheLease(t *testing.T) {
 		require.NoError(t, leader.Process().Kill())
 		behind, before := p.behind(audit), repeated(audit.ids)
 		longest = max(longest, p.leads(p.other(leader), leaseTTL+patience))
-		require.Less(t, behind, 2*standbyWindow, "the window, and what was not saved yet")
+		require.Less(t, behind, 10*standbyWindow, "the window, and what was committed while a save took its time")
 		require.LessOrEqual(t, repeated(audit.read())-before, behind+standbyWindow, "a takeover sends no more than that again")
 		require.NoError(t, leader.Start())
 		p.ready(leader)
