@@ -12,6 +12,7 @@ import (
 
 var (
 	errConnectionClosed  = errors.New("the connection was closed")
+	errChannelFailed     = errors.New("the broker closed the channel")
 	errConsumerCancelled = errors.New("the broker cancelled the consumer: its queue was deleted or moved, or a message was held too long")
 )
 
@@ -96,7 +97,9 @@ func (s *session) serve(ctx, patient context.Context) error {
 	}
 	s.dispatch(ctx)
 	s.stop.set(nil)
-	if !s.lost.isSet() {
+	if s.lost.isSet() {
+		s.w.status.set(StateConnecting, NotConnected) // no new session yet: handlers in hand come first
+	} else {
 		s.drain(patient)
 	}
 	s.running.Wait() // handlers in hand go on to their commit even if the session is lost
@@ -139,9 +142,15 @@ func (s *session) watch() {
 	}
 }
 
+// closed is why a connection or a channel ended under a session. Up to RabbitMQ 4.2, a message that was held longer than the
+// consumer timeout ends the channel with PRECONDITION_FAILED, from 4.3 on it cancels the consumer. Neither is for a person to
+// mend before another session can work, as the same code is while a session is opened.
 func closed(err *amqp.Error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return errConnectionClosed
+	case err.Code == amqp.PreconditionFailed:
+		return fmt.Errorf("%w: %s", errChannelFailed, err.Reason)
 	}
 	return err
 }
