@@ -19,7 +19,7 @@ import (
 type Config struct {
 	ops.Common
 
-	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. The replica connection is derived from it; tls=true encrypts both."`
+	MySQLDSN   ops.Secret `name:"mysql-dsn" env:"MYSQL_DSN" help:"Source database, as user:password@tcp(host:3306)/database. One address, which leads to the primary, also after a failover. The replica connection is derived from it; tls=true encrypts both."`
 	AMQPURL    ops.Secret `name:"amqp-url" env:"AMQP_URL" help:"Broker, as amqp://user:password@host:5672/vhost; amqps:// encrypts. Several URLs with commas between them are the nodes of one cluster, tried in turn."`
 	RelayName  string     `name:"relay-name" env:"RELAY_NAME" default:"default" help:"Name of this relay: the key of its checkpoint."`
 	ServerID   int        `name:"server-id" env:"SERVER_ID" default:"0" help:"Number of this process among the replicas of the source; no other replica may have it. 0 draws one at random."`

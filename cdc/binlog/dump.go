@@ -109,22 +109,6 @@ func (r *Reader) replica(s *server, link *link) (cfg replication.BinlogSyncerCon
 	return cfg, nil
 }
 
-// sameAs makes sure that the dump comes from the server that was asked whether it is fit: behind one address, two may answer.
-func (s *server) sameAs(c *client.Conn) error {
-	answer, err := c.Execute("SELECT " + s.identity)
-	if err != nil {
-		return err
-	}
-	uuid, err := answer.GetString(0, 0)
-	if err == nil && uuid != s.uuid {
-		err = fmt.Errorf("%w: the server %s was asked whether it is fit, and %s answered as the source", errElsewhere, s.uuid, uuid)
-	}
-	return err
-}
-
-// errElsewhere passes by itself, when the address leads to one server again.
-var errElsewhere = errors.New("more than one server is behind the address")
-
 // startSync asks for the dump.
 func startSync(syncer *replication.BinlogSyncer, s *server, from relay.Position) (*replication.BinlogStreamer, error) {
 	if !s.gtid {

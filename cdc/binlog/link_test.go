@@ -32,13 +32,14 @@ type remote struct {
 	server *mysql.Config
 	reader *binlog.Reader
 	user   string
+	addr   string // of the server itself
 }
 
 func (b *bundle) remote(change ...func(*binlog.Config)) *remote {
 	b.t.Helper()
 	server, err := mysql.ParseDSN(b.dsn)
 	require.NoError(b.t, err)
-	r := &remote{bundle: b, server: server, user: "r" + strings.ReplaceAll(schema.NewID(), "-", "")[:20]}
+	r := &remote{bundle: b, server: server, addr: server.Addr, user: "r" + strings.ReplaceAll(schema.NewID(), "-", "")[:20]}
 	r.proxy, err = faults.New(server.Addr)
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { require.NoError(b.t, r.proxy.Close()) })
@@ -49,7 +50,7 @@ func (b *bundle) remote(change ...func(*binlog.Config)) *remote {
 	b.exec("GRANT SELECT ON outbox TO " + account)
 	server.User, server.Passwd, server.Addr = r.user, "Secret-1", r.proxy.Addr()
 	cfg := binlog.Config{
-		Server: server, DB: b.db, Start: binlog.StartLatest, Heartbeat: quickHeartbeat, ReadTimeout: quickTimeout,
+		Server: server, DB: b.db, Start: binlog.StartLatest, Heartbeat: quickHeartbeat, ReadTimeout: quickTimeout, Recheck: quickHeartbeat,
 		Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"},
 	}
 	for _, f := range change {
@@ -60,9 +61,11 @@ func (b *bundle) remote(change ...func(*binlog.Config)) *remote {
 	return r
 }
 
-// stream streams in the background until it ends, and gives its rows' ids and its end.
+// stream streams in the background until it ends, for a minute at most, and gives its rows' ids and its end.
 func (r *remote) stream(ctx context.Context) (rows chan string, ended chan error) {
 	rows, ended = make(chan string, 100), make(chan error, 1)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	r.t.Cleanup(cancel)
 	go func() {
 		ended <- r.reader.Stream(ctx, func(row relay.Row) error {
 			rows <- row.Event.ID
@@ -194,9 +197,11 @@ func TestTheDumpComesFromTheServerThatWasAsked(t *testing.T) {
 	other := ownServer(t)
 	r := b.remote()
 	root := schematest.Open(t, other.DSN(""))
-	_, err := root.ExecContext(t.Context(), fmt.Sprintf("CREATE USER '%s'@'%%' IDENTIFIED BY 'Secret-1'", r.user))
+	_, err := root.ExecContext(t.Context(), "CREATE DATABASE "+r.server.DBName)
 	require.NoError(t, err)
-	_, err = root.ExecContext(t.Context(), fmt.Sprintf("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '%s'@'%%'", r.user))
+	_, err = root.ExecContext(t.Context(), fmt.Sprintf("CREATE USER '%s'@'%%' IDENTIFIED BY 'Secret-1'", r.user))
+	require.NoError(t, err)
+	_, err = root.ExecContext(t.Context(), fmt.Sprintf("GRANT SELECT, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO '%s'@'%%'", r.user))
 	require.NoError(t, err)
 
 	// The questions' connection is the first of a stream; the dump is the next.
@@ -217,7 +222,48 @@ func TestTheDumpComesFromTheServerThatWasAsked(t *testing.T) {
 		}
 	}()
 	_, ended = r.stream(t.Context())
-	require.ErrorContains(t, <-ended, "more than one server is behind the address")
+	require.ErrorContains(t, <-ended, "answered as the source")
+
+	// The name moves on while the stream goes on: nobody cuts it, and the old server has nothing more to say.
+	r.proxy.Target(r.addr)
+	rows, ended = r.stream(t.Context())
+	r.connected()
+	r.delivers(rows)
+	r.proxy.Target(other.Addr())
+	require.ErrorContains(t, <-ended, "answers now")
+}
+
+// TestAPlaceIsNotTakenToAnUnrelatedServer: without GTIDs no place is; with them a history that has none of it is another one.
+func TestAPlaceIsNotTakenToAnUnrelatedServer(t *testing.T) {
+	t.Parallel()
+	b, want := private(t), relay.HistoryReset
+	if schematest.Servers(t).MySQL.Flavor() == "mysql" {
+		b, want = private(t, "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"), relay.SourceChanged
+	}
+	r := b.remote(func(cfg *binlog.Config) { cfg.OnGap = binlog.GapHalt })
+	rows, ended := r.stream(t.Context())
+	r.connected()
+	r.delivers(rows)
+
+	other := private(t, "--loose-gtid-mode=OFF", "--loose-enforce-gtid-consistency=OFF")
+	account := fmt.Sprintf("'%s'@'%%'", r.user)
+	other.exec("CREATE USER " + account + " IDENTIFIED BY 'Secret-1'")
+	other.exec("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO " + account)
+	other.exec("GRANT SELECT ON outbox TO " + account)
+	for range 20 { // so that it has a file and an offset as the first one has
+		other.commit(10)
+	}
+	server, err := mysql.ParseDSN(other.dsn)
+	require.NoError(t, err)
+	r.proxy.Target(server.Addr)
+	r.proxy.Reset()
+	require.Error(t, <-ended)
+	began := time.Now()
+	_, ended = r.stream(t.Context())
+	halt := (*relay.Halt)(nil)
+	require.ErrorAs(t, <-ended, &halt)
+	require.Equal(t, want, halt.Reason)
+	require.Less(t, time.Since(began), 10*time.Second)
 }
 
 // TestTheDumpIsEncryptedAsTheQuestionsAre: tls=preferred encrypts where the server can. One that can is told to demand it.

@@ -84,6 +84,9 @@ type Config struct {
 	// SearchTimeout takes its place while the server looks for the place to begin at: by GTID it may read a whole file, and
 	// a MariaDB says nothing meanwhile. Defaults to DefaultSearchTimeout.
 	SearchTimeout time.Duration
+	// Recheck is how often a new connection looks whether the address still leads to the server that is read. Defaults to
+	// DefaultRecheck.
+	Recheck time.Duration
 	// OnGap is what happens when the binlog does not lead on from the checkpoint. Defaults to GapRepair.
 	OnGap OnGap
 	// Fence commits a transaction of the relay's own on the server. Servers commit in binlog order, so when it returns,
@@ -100,6 +103,7 @@ const (
 	DefaultHeartbeat     = 4 * time.Second
 	DefaultReadTimeout   = 13 * time.Second
 	DefaultSearchTimeout = 2 * time.Minute
+	DefaultRecheck       = 5 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -116,6 +120,7 @@ func (c Config) withDefaults() Config {
 		{&c.Heartbeat, DefaultHeartbeat},
 		{&c.ReadTimeout, DefaultReadTimeout},
 		{&c.SearchTimeout, DefaultSearchTimeout},
+		{&c.Recheck, DefaultRecheck},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.fallback
@@ -184,19 +189,30 @@ func (r *Reader) Stream(ctx context.Context, deliver func(relay.Row) error) erro
 		return err
 	}
 	defer db.Close()
-	server, err := r.inspect(ctx, db)
+	server, err := r.fit(ctx, db)
 	if err != nil {
 		return err
 	}
+	return r.whileHere(ctx, server, func(ctx context.Context) error { return r.stream(ctx, server, deliver) })
+}
+
+// fit asks the server whether a stream may begin.
+func (r *Reader) fit(ctx context.Context, q queryer) (*server, error) {
+	server, err := r.inspect(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	if found := relay.Fatal(server.checks(r.cfg)); len(found) > 0 {
-		return found.Halt()
+		return nil, found.Halt()
 	}
 	if err := r.claimServerID(ctx, server); err != nil {
-		return err
+		return nil, err
 	}
-	if err := r.endThread(ctx, server); err != nil {
-		return err
-	}
+	return server, r.endThread(ctx, server)
+}
+
+// stream finds the place to begin at, if there is none yet, and goes on from there, and from behind each gap.
+func (r *Reader) stream(ctx context.Context, server *server, deliver func(relay.Row) error) error {
 	for {
 		if !r.ledger.placed() {
 			if err := r.start(ctx, server, deliver); err != nil {

@@ -238,8 +238,11 @@ func (w *world) call(ctx context.Context, method, url, body string, want int, in
 
 // position is the relay's own word of where it stands.
 type position struct {
-	State      string
-	Reason     string
+	State  string
+	Reason string
+	Source struct {
+		ServerUUID string `json:"server_uuid"`
+	}
 	Checkpoint struct {
 		EventID  string `json:"event_id"`
 		SkipRows int    `json:"skip_rows"`

@@ -27,6 +27,7 @@ func ParseDSN(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 	cfg.ClientFoundRows = true
 	cfg.MultiStatements = false
 	cfg.AllowAllFiles = false
+	cfg.RejectReadOnly = true // a connection to a server that takes no writes any more is given up for a new one: a failover
 	cfg.Timeout = orDefault(cfg.Timeout, 5*time.Second)
 	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, 30*time.Second)
 	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, 30*time.Second)
@@ -48,6 +49,9 @@ func encrypt(name string, cfg *mysql.Config, files TLSFiles) error {
 	return err
 }
 
+// connLifetime is how long a pool can go on with the server to which its address led before a failover.
+const connLifetime = time.Minute
+
 // OpenMySQL returns a pool of at most conns connections. Nothing is dialled yet.
 func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	connector, err := mysql.NewConnector(cfg)
@@ -58,6 +62,7 @@ func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	db.SetConnMaxIdleTime(time.Minute)
+	db.SetConnMaxLifetime(connLifetime)
 	return db, nil
 }
 
