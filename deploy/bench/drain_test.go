@@ -125,6 +125,7 @@ type drained struct {
 	bin, name string
 	events    int      // rows that there are
 	env       []string // of the relay, further variables
+	watchers  int      // open pages meanwhile
 }
 
 // runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures it from
@@ -139,6 +140,7 @@ func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	})
 	require.NoError(b, cdc.Start())
 	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
+	defer watch(b, cdc, d.watchers)()
 
 	from, fromCPU, fromAt := sample(b, cdc, d.events/10)
 	to, toCPU, toAt := sample(b, cdc, d.events)
