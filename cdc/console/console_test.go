@@ -78,7 +78,7 @@ func TestPositionHasEveryNameOfTheContract(t *testing.T) {
 		"leader":     {"id", "epoch", "me", "expires_at", "takeovers"},
 		"source":     {"flavor", "version", "server_uuid", "gtid_mode", "file", "pos", "gtid_set"},
 		"read":       {"file", "pos", "gtid_set", "committed_at"},
-		"confirmed":  {"file", "pos", "gtid_set", "event_id"},
+		"confirmed":  {"file", "pos", "gtid_set", "committed_at", "event_id"},
 		"checkpoint": {"file", "pos", "gtid_set", "event_id", "skip_rows", "saved_at"},
 		"lag":        {"seconds", "bytes", "in_flight"},
 		"runway":     {"file", "bytes_behind_purge"},

@@ -56,7 +56,8 @@ type Position struct {
 	} `json:"read"`
 	Confirmed struct {
 		Place
-		EventID string `json:"event_id"`
+		CommittedAt string `json:"committed_at"`
+		EventID     string `json:"event_id"`
 	} `json:"confirmed"`
 	Checkpoint struct {
 		Place
@@ -153,7 +154,7 @@ func (v View) Position() Position {
 	p.Source.GTIDMode, p.Source.GTIDSet, p.Source.AskedAt = source.GTID, source.GTIDSet, stamp(source.At)
 	p.Source.File, p.Source.Pos = source.End()
 	p.Read.Place, p.Read.CommittedAt = place(read.Position), stamp(read.CommittedAt)
-	p.Confirmed.Place, p.Confirmed.EventID = place(status.ConfirmedAt), status.EventID
+	p.Confirmed.Place, p.Confirmed.CommittedAt, p.Confirmed.EventID = place(status.ConfirmedAt), stamp(status.ConfirmedAt.CommittedAt), status.EventID
 	p.Checkpoint.Place, p.Checkpoint.EventID = place(status.Saved), status.SavedEventID
 	p.Checkpoint.SkipRows, p.Checkpoint.SavedAt = status.Saved.SkipRows, stamp(status.SavedAt)
 

@@ -93,7 +93,7 @@ func (w *world) sing() {
 func (w *world) answers() (texts []string) {
 	for _, one := range []struct{ method, url string }{
 		{"GET", w.api.URL("/readyz")}, {"GET", w.api.URL("/metrics")}, {"GET", w.api.URL("/openapi.yaml")},
-		{"GET", w.cdc.URL("/position")}, {"GET", w.cdc.URL("/readyz")}, {"GET", w.cdc.URL("/metrics")}, {"GET", w.cdc.URL("/")},
+		{"GET", w.cdc.URL("/position")}, {"GET", w.cdc.URL("/readyz")}, {"GET", w.cdc.URL("/metrics")}, {"GET", w.cdc.URL("/")}, {"GET", w.cdc.URL("/history")},
 		{"GET", w.cdc.URL("/history")}, {"GET", w.cdc.URL("/events")}, {"GET", w.cdc.URL("/quarantine")}, {"GET", w.cdc.URL("/audit")},
 		{"POST", w.cdc.URL("/pause")}, {"POST", w.cdc.URL("/resume")}, {"PUT", w.cdc.URL("/position")},
 		{"GET", w.worker.URL("/stats")}, {"GET", w.worker.URL("/metrics")}, {"GET", w.worker.URL("/dead-letters")},

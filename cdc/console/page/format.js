@@ -6,7 +6,7 @@ const short = new Intl.NumberFormat('en', {maximumSignificantDigits: 3});
 export const count = n => whole.format(n);
 
 // rate is events a second.
-export const rate = n => (n > 0 && n < 10 ? n.toFixed(1) : whole.format(n)) + '/s';
+export const rate = n => (n > 0 && n < 10 ? plain(n) : whole.format(n)) + '/s';
 
 export function bytes(n) {
   let unit = 0;
