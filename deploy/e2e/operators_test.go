@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"tailbox/deploy/services"
 	"tailbox/schema"
 	"tailbox/schema/schematest"
 )
@@ -286,4 +287,31 @@ func TestADryRunSaysHowManyComeAgainAndSoManyDo(t *testing.T) {
 	w.waitFor("what comes behind to be sent", time.Minute, func() bool { return len(audit.read()) >= len(all) })
 	require.Equal(t, all, audit.settled())
 	require.NotContains(t, all, skipped[0])
+}
+
+func TestAStandbyAnswersChangesWithTheLeadersName(t *testing.T) {
+	t.Parallel()
+	p := standbyWorld(t, func(_ *pair, _ int, cfg *services.Config) { cfg.Env = append(cfg.Env, "ADMIN_TOKEN=dev") })
+	leader, ok := p.asks(p.cdcs[0])
+	require.True(t, ok)
+	p.cdc = p.cdcs[1]
+	defer func() { p.cdc = nil }() // the pair looks after its own
+	for _, call := range [][3]string{
+		{"POST", "/pause", ""}, {"POST", "/resume", ""}, {"PUT", "/position", `{"snapshot":true}`}, {"DELETE", "/quarantine/1", ""},
+	} {
+		var problem struct{ Code, Leader string }
+		p.ask(call[0], call[1], call[2], http.StatusConflict, &problem)
+		require.Equal(t, []string{"standby", leader.Leader.ID}, []string{problem.Code, problem.Leader}, call)
+	}
+	require.Contains(t, p.cli(1, "pause"), leader.Leader.ID+" leads; ask the leader (standby)")
+	require.Zero(t, p.number("SELECT COUNT(*) FROM relay_audit"))
+
+	// A pause is the relay's, not an instance's: who takes over is paused, too, and resumes when it is told.
+	p.cdc = p.cdcs[0]
+	p.cli(0, "pause")
+	require.NoError(t, p.cdcs[0].Process().Kill())
+	p.cdc = p.cdcs[1]
+	p.waitFor("the other to lead, paused", leaseTTL+10*time.Second, func() bool { return p.position().State == "paused" })
+	require.Contains(t, p.cli(0, "resume", "--json"), `"me":true`)
+	require.Equal(t, 2, p.number("SELECT COUNT(DISTINCT epoch) FROM relay_audit"))
 }
