@@ -12,6 +12,7 @@ import (
 
 	"tailbox/cdc/binlog"
 	"tailbox/cdc/publish"
+	"tailbox/cdc/retention"
 	"tailbox/deploy/ops"
 )
 
@@ -40,6 +41,7 @@ type Config struct {
 	OnPoison           string        `name:"on-poison" env:"ON_POISON" default:"quarantine" help:"What happens to an event that cannot be a message, because AMQP has no room for its type or headers or its payload is too large: quarantine (it is kept in relay_quarantine, to be retried or dropped, and the rest goes on) or halt."`
 	StrictOrder        bool          `name:"strict-order" env:"STRICT_ORDER" help:"Keep at most one event per aggregate in flight, so that first deliveries keep their order even after the broker returned or refused one."`
 	Start              string        `name:"start" env:"START" default:"snapshot" help:"Where to begin without a checkpoint: snapshot (what the table holds, then what is committed), latest or earliest."`
+	Retention          string        `name:"retention" env:"RETENTION" default:"24h" help:"How long outbox rows are kept whose events are confirmed; 0 deletes them at once, off never."`
 	OnGap              string        `name:"on-gap" env:"ON_GAP" default:"repair" help:"What happens when the binlog does not lead on from the checkpoint, because it was purged or reset: repair (send from the outbox table what may be missing, then go on) or halt."`
 	LeaseTTL           time.Duration `name:"lease-ttl" env:"LEASE_TTL" default:"5s" help:"How long instances of one name wait for a sign of life from the one that relays before another takes over."`
 	Migrate            bool          `name:"migrate" env:"MIGRATE" help:"Bring the tables up to date at the start."`
@@ -82,6 +84,7 @@ func (c *Config) validate() error {
 		ops.OneOf("ON_POISON", c.OnPoison, onPoisonQuarantine, onPoisonHalt),
 		ops.Positive("CHECKPOINT_INTERVAL", c.CheckpointInterval),
 		c.validateLease(),
+		c.validateRetention(),
 		ops.OneOf("ON_GAP", c.OnGap, string(binlog.GapRepair), string(binlog.GapHalt)),
 		ops.OneOf("START", c.Start, string(binlog.StartSnapshot), string(binlog.StartLatest), string(binlog.StartEarliest)),
 	}
@@ -157,4 +160,9 @@ func workerURL(text string) (*url.URL, error) {
 		return nil, errors.New("WORKER_URL is not of the form http://host:3002")
 	}
 	return at, nil
+}
+
+func (c *Config) validateRetention() error {
+	_, err := retention.Parse(c.Retention)
+	return err
 }

@@ -137,7 +137,7 @@ func TestDoctorNamesMissingRights(t *testing.T) {
 	p.fails("login", "refuses the login", "MYSQL_DSN") // no right to the database
 
 	// Each grant mends what was named, and shows what is missing next.
-	p.exec("GRANT SELECT ON outbox TO " + account)
+	p.exec("GRANT SELECT, DELETE ON outbox TO " + account)
 	p.fails("rights", "may not read the binlog", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")
 	p.exec("GRANT REPLICATION CLIENT ON *.* TO " + account)
 	p.fails("dump", "as a replica", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*")

@@ -101,8 +101,17 @@ func run(ctx context.Context, cfg Config) error {
 		},
 	})
 	operators.engine = engine
+	janitor, err := cfg.openDatabase(2)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = janitor.Close() }() // likewise
+	sweeper, err := newSweeper(cfg, janitor, reader, engine, log)
+	if err != nil {
+		return err
+	}
 	members := newRollCall(store, reader.ServerID(), engine)
-	view.Relay, view.Members, repairs.status = engine.Status, members.last, engine.Status
+	view.Relay, view.Members, view.Deleted, repairs.status = engine.Status, members.last, sweeper.Deleted, engine.Status
 	collector, seen = console.NewCollector(view), console.New(view, watch)
 	registry := ops.Metrics()
 	registry.MustRegister(collector)
@@ -115,6 +124,7 @@ func run(ctx context.Context, cfg Config) error {
 		},
 		surveyor.Run,
 		seen.Run,
+		sweeper.Run,
 		func(ctx context.Context) error {
 			if err := migrate(ctx, cfg, log); err != nil {
 				return err

@@ -45,7 +45,19 @@ func preflightChecks(ctx context.Context, cfg Config, reader *binlog.Reader, db 
 		return checks, err
 	}
 	rights, err := checkRights(ctx, db, server.User)
-	return append(checks, rights...), err
+	checks = append(checks, rights...)
+	if err != nil {
+		return checks, err
+	}
+	settings, err := retentionConfig(cfg, db)
+	if err != nil {
+		return checks, err
+	}
+	check, err := settings.Check(ctx)
+	if err != nil {
+		return checks, err
+	}
+	return append(checks, check), nil
 }
 
 func warn(checks []relay.Check, log *zap.Logger) {

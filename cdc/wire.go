@@ -11,7 +11,9 @@ import (
 	"tailbox/cdc/checkpoint"
 	"tailbox/cdc/console"
 	"tailbox/cdc/publish"
+	"tailbox/cdc/quarantine"
 	"tailbox/cdc/relay"
+	"tailbox/cdc/retention"
 	"tailbox/cdc/trace"
 	"tailbox/deploy/ops"
 )
@@ -74,4 +76,38 @@ func newTracer(traces *ops.Traces) relay.Tracer {
 		return nil
 	}
 	return trace.New(tracer)
+}
+
+// newSweeper returns what deletes outbox rows.
+func newSweeper(cfg Config, db *sql.DB, reader *binlog.Reader, engine *relay.Relay, log *zap.Logger) (*retention.Sweeper, error) {
+	settings, err := retentionConfig(cfg, db)
+	if err != nil {
+		return nil, err
+	}
+	settings.Source, settings.Log = reader, log
+	settings.Checkpoint = func() (saved relay.Position, leading bool) {
+		_, leading = engine.Leading()
+		return engine.Status().Saved, leading
+	}
+	settings.Held = func(ctx context.Context, eventIDs []string) (map[string]bool, error) {
+		return quarantine.Holds(ctx, db, eventIDs)
+	}
+	return retention.New(settings), nil
+}
+
+// retentionConfig is what a check of retention needs.
+func retentionConfig(cfg Config, db *sql.DB) (retention.Config, error) {
+	server, err := cfg.database()
+	if err != nil {
+		return retention.Config{}, err
+	}
+	outbox, err := binlog.ParseTable(cfg.Outbox, server.DBName)
+	if err != nil {
+		return retention.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	keep, err := retention.Parse(cfg.Retention)
+	if err != nil {
+		return retention.Config{}, fmt.Errorf("%w: %w", ops.ErrBadConfig, err)
+	}
+	return retention.Config{DB: db, Outbox: outbox, User: server.User, Keep: keep}, nil
 }

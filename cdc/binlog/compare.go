@@ -49,7 +49,7 @@ func (r *Reader) Compare(ctx context.Context, from, to relay.Position, within ti
 
 func (r *Reader) countTable(ctx context.Context) (Count, error) {
 	var rows uint64
-	query := fmt.Sprintf("SELECT COUNT(*) FROM (SELECT 1 FROM %s LIMIT %d) some", r.cfg.Outbox.quoted(), compareTable+1)
+	query := fmt.Sprintf("SELECT COUNT(*) FROM (SELECT 1 FROM %s LIMIT %d) some", r.cfg.Outbox.Quoted(), compareTable+1)
 	if err := r.cfg.DB.QueryRowContext(ctx, query).Scan(&rows); err != nil {
 		return Count{}, fmt.Errorf("count the outbox table: %w", err)
 	}

@@ -14,7 +14,8 @@ import (
 // Invariant: base ≤ every end ≤ read, in binlog order; base is behind row base.seq, and only moves to the end of a whole
 // transaction. A transaction enters a GTID set only when its end was read.
 type ledger struct {
-	mu sync.Mutex
+	mu   sync.Mutex
+	term uint64 // grows whenever a place is begun at that has nothing to do with those before
 	state
 }
 
@@ -23,10 +24,12 @@ type state struct {
 	server  string // uuid and flavour that the places belong to
 	flavor  string
 	gtid    bool
-	file    file  // that is being read
-	base    place // behind the last transaction that is confirmed
-	ends    []end // of the transactions behind it
-	read    place // behind the last transaction that was read whole
+	file    file      // that is being read
+	base    place     // behind the last transaction that is confirmed
+	ends    []end     // of the transactions behind it
+	read    place     // behind the last transaction that was read whole
+	foreign spot      // behind the last one of those that was not the relay's own
+	unsent  time.Time // rows created before were passed over by START=latest
 	readAt  time.Time
 	late    time.Duration // the longest time from the creation of a row to its commit, of those delivered and before
 	rows    uint64        // Seq of the last row delivered
@@ -75,6 +78,7 @@ func (l *ledger) begin(from relay.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.state = state{snapshot: from.Snapshot}
+	l.term++
 	if !from.IsZero() && !from.Snapshot {
 		l.start = &from
 	}
@@ -105,6 +109,7 @@ func (l *ledger) leave() (from relay.Position, moved bool) {
 		from = *l.start
 	}
 	l.known, l.start, l.ends, l.open = false, nil, nil, ""
+	l.term++
 	return from, moved
 }
 
@@ -132,7 +137,10 @@ func (l *ledger) place(from relay.Position) error {
 	}
 	l.server, l.flavor, l.gtid = from.ServerUUID, from.Flavor, from.GTID
 	l.late = max(l.late, from.Late)
-	l.read, l.ends, l.known = l.base.copy(), nil, true
+	l.read, l.foreign, l.ends, l.known = l.base.copy(), l.base.spot, nil, true
+	if from.Unsent.After(l.unsent) {
+		l.unsent = from.Unsent
+	}
 	return nil
 }
 
@@ -176,7 +184,7 @@ func (l *ledger) moved(server string) {
 }
 
 func (l *ledger) spots() []*spot {
-	spots := []*spot{&l.base.spot, &l.read.spot}
+	spots := []*spot{&l.base.spot, &l.read.spot, &l.foreign}
 	for i := range l.ends {
 		spots = append(spots, &l.ends[i].spot)
 	}
@@ -204,7 +212,7 @@ func (l *ledger) opened(name string, made time.Time) bool {
 // the transaction behind p.
 func (l *ledger) position(p place, seq uint64, next string) relay.Position {
 	at := relay.Position{Flavor: l.flavor, ServerUUID: l.server, GTID: l.gtid, GTIDSet: p.set.String(), File: p.name, FileMade: p.made, Pos: p.pos,
-		CommittedAt: p.at, Late: l.late}
+		CommittedAt: p.at, Late: l.late, Unsent: l.unsent}
 	if skip := seq - p.seq + p.skip; skip > 0 {
 		at.SkipRows, at.SkipGTID = skip, next
 	}
@@ -254,6 +262,9 @@ func (l *ledger) ended(g gtid, in string, pos uint64, at time.Time, foreign bool
 	}
 	if !at.IsZero() {
 		l.readAt, l.read.at = at, at
+	}
+	if foreign {
+		l.foreign = l.read.spot
 	}
 	l.open = ""
 

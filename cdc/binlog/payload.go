@@ -21,7 +21,7 @@ func (r *Reader) Payload(ctx context.Context, eventID string) (payload []byte, f
 	}
 	id, _ := mapping.Column("id")
 	column, _ := mapping.Column("payload")
-	err = r.cfg.DB.QueryRowContext(ctx, fmt.Sprintf("SELECT `%s` FROM %s WHERE `%s` = ?", column, r.cfg.Outbox.quoted(), id), eventID).Scan(&payload)
+	err = r.cfg.DB.QueryRowContext(ctx, fmt.Sprintf("SELECT `%s` FROM %s WHERE `%s` = ?", column, r.cfg.Outbox.Quoted(), id), eventID).Scan(&payload)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, false, nil

@@ -57,8 +57,8 @@ func ParseTable(text, database string) (Table, error) {
 
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
-// quoted is the name for use in a statement. ParseTable admits no character that would need more than this.
-func (t Table) quoted() string { return "`" + t.Schema + "`.`" + t.Name + "`" }
+// Quoted is the name for use in a statement. ParseTable admits no character that would need more than this.
+func (t Table) Quoted() string { return "`" + t.Schema + "`.`" + t.Name + "`" }
 
 // Config of a Reader.
 type Config struct {

@@ -97,15 +97,14 @@ func (s *server) readVariables(ctx context.Context, q queryer) error {
 	}
 	s.foldCase = s.variables["lower_case_table_names"] != "0"
 	s.gtid = s.flavor == mariaDB || s.variables["gtid_mode"] == "ON"
-	s.identity = "@@GLOBAL.server_uuid"
-	s.uuid = s.variables["server_uuid"]
-	if s.flavor == mariaDB {
+	s.uuid = identityOf(s.variables)
+	switch {
+	case s.flavor == mySQL:
+		s.identity = "@@GLOBAL.server_uuid"
+	case s.variables["server_uid"] != "":
 		s.identity = "@@GLOBAL.server_uid"
-		s.uuid = s.variables["server_uid"]
-		if s.uuid == "" { // before 10.6 a MariaDB server has no identity but its number
-			s.identity = "CONCAT('" + numbered + "', @@GLOBAL.server_id)"
-			s.uuid = numbered + s.variables["server_id"]
-		}
+	default:
+		s.identity = "CONCAT('" + numbered + "', @@GLOBAL.server_id)"
 	}
 	return rows.Err()
 }

@@ -99,7 +99,7 @@ func (r *Reader) readTable(ctx context.Context, tx *sql.Tx, s *server, since tim
 // tableQuery reads the rows that were created since then, all at the zero time, in the order in which they are sent.
 func tableQuery(columns []string, table Table, mapping *outbox.Mapping, since time.Time) (query string, args []any) {
 	// By name: a star leaves invisible columns out, which the binlog has.
-	query = "SELECT `" + strings.Join(columns, "`, `") + "` FROM " + table.quoted()
+	query = "SELECT `" + strings.Join(columns, "`, `") + "` FROM " + table.Quoted()
 	if created, dated := mapping.Column("created_at"); dated && !since.IsZero() {
 		query += fmt.Sprintf(" WHERE `%[1]s` >= ? OR `%[1]s` IS NULL", created)
 		args = append(args, since.UTC().Format("2006-01-02 15:04:05.000000"))

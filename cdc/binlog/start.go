@@ -28,6 +28,7 @@ func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) e
 		from, err = r.earliest(ctx, s)
 	case r.cfg.Start == StartLatest:
 		from, err = r.latest(ctx, s)
+		from.Unsent = from.CommittedAt
 	default:
 		from, err = r.fill(ctx, s, time.Time{}, deliver)
 	}

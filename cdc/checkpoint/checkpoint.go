@@ -89,6 +89,7 @@ type stored struct {
 
 	FileMade    time.Time     `json:"file_made,omitzero"`
 	CommittedAt time.Time     `json:"committed_at,omitzero"`
+	Unsent      time.Time     `json:"unsent,omitzero"`
 	Late        time.Duration `json:"late_ns,omitempty"`
 }
 
@@ -96,7 +97,7 @@ func encode(p relay.Position) (text string, sum uint32, err error) {
 	raw, err := json.Marshal(stored{
 		Format: format, Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
 		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, Snapshot: p.Snapshot,
-		FileMade: p.FileMade.UTC(), CommittedAt: p.CommittedAt.UTC(), Late: p.Late,
+		FileMade: p.FileMade.UTC(), CommittedAt: p.CommittedAt.UTC(), Unsent: p.Unsent.UTC(), Late: p.Late,
 	})
 	if err != nil {
 		return "", 0, fmt.Errorf("encode the position: %w", err)
@@ -118,6 +119,6 @@ func decode(text string, sum uint32) (relay.Position, error) {
 	return relay.Position{
 		Flavor: p.Flavor, ServerUUID: p.ServerUUID, GTID: p.GTID, GTIDSet: p.GTIDSet,
 		File: p.File, Pos: p.Pos, SkipRows: p.SkipRows, SkipGTID: p.SkipGTID, Snapshot: p.Snapshot,
-		FileMade: p.FileMade, CommittedAt: p.CommittedAt, Late: p.Late,
+		FileMade: p.FileMade, CommittedAt: p.CommittedAt, Unsent: p.Unsent, Late: p.Late,
 	}, nil
 }

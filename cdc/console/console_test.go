@@ -51,6 +51,7 @@ func setup() *bundle {
 		Read:       func() binlog.ReadPlace { return b.read },
 		Source:     func() binlog.Survey { return b.survey },
 		RoutingKey: func(e *schema.Event) string { return e.AggregateType + "." + e.Type },
+		Deleted:    func() uint64 { return 6 },
 		Repair: func() (binlog.Repair, bool) {
 			if b.repair == nil {
 				return binlog.Repair{}, false
@@ -82,7 +83,7 @@ func TestPositionHasEveryNameOfTheContract(t *testing.T) {
 		"checkpoint": {"file", "pos", "gtid_set", "event_id", "skip_rows", "saved_at"},
 		"lag":        {"seconds", "bytes", "in_flight"},
 		"runway":     {"file", "bytes_behind_purge"},
-		"totals":     {"read", "published", "confirmed", "returned", "nacked", "quarantined", "repaired", "reconnects"},
+		"totals":     {"read", "published", "confirmed", "returned", "nacked", "quarantined", "repaired", "deleted", "reconnects"},
 	} {
 		object, ok := got[part].(map[string]any)
 		require.True(t, ok, part)
@@ -196,7 +197,7 @@ func TestMetricsHaveTheContractsNames(t *testing.T) {
 		`tailbox_relay_events_total{stage="nacked"} 1`, `tailbox_relay_events_total{stage="repaired"} 5`,
 		"tailbox_relay_commit_to_confirm_seconds_count 0", "tailbox_relay_checkpoint_age_seconds 3", "tailbox_relay_runway_bytes 1100",
 		`tailbox_relay_reconnects_total{peer="mysql"} 3`, `tailbox_relay_reconnects_total{peer="rabbitmq"} 4`,
-		"tailbox_relay_leader 1", "tailbox_relay_epoch 7",
+		"tailbox_relay_deleted_total 6", "tailbox_relay_leader 1", "tailbox_relay_epoch 7",
 	} {
 		require.True(t, slices.Contains(strings.Split(text, "\n"), series), "%s in\n%s", series, text)
 	}

@@ -49,6 +49,8 @@ var metrics = []metric{
 			n := v.Read().Notes
 			return []sample{{[]string{"update"}, float64(n.Updates)}, {[]string{"statement"}, float64(n.Statements)}}
 		}},
+	{"deleted_total", "Outbox rows that retention deleted.", prometheus.CounterValue, nil,
+		func(p Position, _ View) []sample { return one(float64(p.Totals.Deleted)) }},
 	{"leader", "1 when this process is the one that relays.", prometheus.GaugeValue, nil,
 		func(p Position, _ View) []sample { return one(truth(p.Leader.Me)) }},
 	{"takeovers_total", "How often this process became the one that relays.", prometheus.CounterValue, nil,

@@ -20,6 +20,7 @@ type View struct {
 	Read    func() binlog.ReadPlace
 	Source  func() binlog.Survey
 	Repair  func() (binlog.Repair, bool)
+	Deleted func() uint64 // outbox rows, by retention
 	// RoutingKey makes the routing key of an event.
 	RoutingKey func(*schema.Event) string
 	Now        func() time.Time
@@ -136,6 +137,7 @@ type Totals struct {
 	Nacked      uint64 `json:"nacked"`
 	Quarantined uint64 `json:"quarantined"`
 	Repaired    uint64 `json:"repaired"` // confirmed, of the rows that a repair sent
+	Deleted     uint64 `json:"deleted"`  // outbox rows, by retention
 	Reconnects  uint64 `json:"reconnects"`
 }
 
@@ -177,7 +179,7 @@ func (v View) Position() Position {
 	}
 	t := status.Totals
 	p.Totals = Totals{Read: t.Read, Published: t.Published, Confirmed: t.Confirmed, Returned: t.Returned, Parked: t.Parked,
-		Nacked: t.Refused, Quarantined: t.Quarantined, Repaired: t.Repaired, Reconnects: t.SourceReconnects + t.BrokerReconnects}
+		Nacked: t.Refused, Quarantined: t.Quarantined, Repaired: t.Repaired, Deleted: v.Deleted(), Reconnects: t.SourceReconnects + t.BrokerReconnects}
 	return p
 }
 

@@ -45,6 +45,8 @@ type Position struct {
 	// CommittedAt is when the last transaction before here was committed, as the server says; zero when that is not known.
 	// What is behind here was committed later, but for clocks that disagree.
 	CommittedAt time.Time
+	// Unsent is set by START=latest: rows created before it were passed over, and are not the relay's to delete.
+	Unsent time.Time
 	// Late is the longest time from the CreatedAt of an event to its commit that the relay has seen.
 	Late time.Duration
 	// Snapshot says to begin with all that the table holds, whatever START says; nothing else is set then.

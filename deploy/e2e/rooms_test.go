@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"cdc/trace":           {"cdc/relay", "deploy/ops"},
 	"cdc/audit":           {},
 	"cdc/console":         {"cdc/audit", "cdc/quarantine", "cdc/relay", "cdc/binlog", "cdc/checkpoint", "schema", "deploy/ops"},
+	"cdc/retention":       {"cdc/binlog", "cdc/outbox", "cdc/relay"},
 	"cdc/quarantine":      {"cdc/audit", "cdc/relay", "schema"},
 	"worker":              {"schema", "deploy/ops", "worker"},
 	"worker/effect":       {"schema", "deploy/ops"},

@@ -35,7 +35,8 @@ func StoreContract(t *testing.T, fresh func(t *testing.T) func(name string) rela
 }
 
 var place = relay.Position{Flavor: "mysql", ServerUUID: "u", GTID: true, GTIDSet: "u:1-5", File: "binlog.000001", Pos: 1 << 40, SkipRows: 3, SkipGTID: "u:6",
-	FileMade: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), CommittedAt: time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC), Late: time.Minute}
+	FileMade: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), CommittedAt: time.Date(2026, 11, 23, 12, 0, 0, 123456000, time.UTC), Late: time.Minute,
+	Unsent: time.Date(2026, 11, 19, 12, 0, 0, 0, time.UTC)}
 
 // take looks and acquires.
 func take(t *testing.T, s relay.Store) (relay.Lease, relay.Position) {
