@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,16 +14,7 @@ import (
 
 func (s service) post(t *testing.T, path, authorization, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader(body))
-	require.NoError(t, err)
-	req.Close = true
-	req.Header.Set("Authorization", authorization)
-	answer, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, answer.Body.Close()) }()
-	text, err := io.ReadAll(answer.Body)
-	require.NoError(t, err)
-	return answer.StatusCode, string(text)
+	return s.call(t, http.MethodPost, path, authorization, body)
 }
 
 func TestDeadLettersAreListedAndRedrivenOverHTTP(t *testing.T) {

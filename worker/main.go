@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	_ "embed" // openapi.yaml
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,9 @@ import (
 	"tailbox/worker/consume"
 	"tailbox/worker/effect"
 )
+
+//go:embed openapi.yaml
+var description []byte
 
 func main() {
 	ops.Main(func(ctx context.Context) error { return run(ctx, os.Args[1:]) })
@@ -115,11 +119,15 @@ func open(cfg Config, conns int) (*sql.DB, error) {
 func routes(worker *consume.Worker, token ops.Secret, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	ops.Probes(mux, worker.Unready, nil, metrics)
+	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml; charset=utf-8")
+		_, _ = w.Write(description) // the client went away: nobody is left to tell
+	})
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		ops.WriteJSON(w, http.StatusOK, worker.Stats())
 	})
 	mux.HandleFunc("GET /dead-letters", func(w http.ResponseWriter, r *http.Request) { list(w, r, worker) })
 	mux.HandleFunc("POST /dead-letters/drop", ops.Guard(token, func(w http.ResponseWriter, r *http.Request) { drop(w, r, worker) }))
 	mux.HandleFunc("POST /dead-letters/redrive", ops.Guard(token, func(w http.ResponseWriter, r *http.Request) { redrive(w, r, worker) }))
-	return mux
+	return ops.Strict(mux)
 }

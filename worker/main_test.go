@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"tailbox/deploy/openapitest"
 	"tailbox/deploy/ops"
 	"tailbox/schema"
 	"tailbox/schema/schematest"
@@ -38,6 +40,7 @@ func TestBadConfigurationIsToldAllAtOnceWithoutSecrets(t *testing.T) {
 // service is a worker with its HTTP server.
 type service struct {
 	url   string
+	spec  *openapitest.Spec // each answer is held to it
 	lines *observer.ObservedLogs
 	stop  func() error
 }
@@ -68,7 +71,7 @@ func start(t *testing.T, change func(*Config)) service {
 		return result
 	}
 	t.Cleanup(func() { require.NoError(t, stop()) })
-	return service{"http://" + address, lines, stop}
+	return service{"http://" + address, openapitest.Read(t, description), lines, stop}
 }
 
 func eventually(t *testing.T, holds func() bool) {
@@ -78,15 +81,23 @@ func eventually(t *testing.T, holds func() bool) {
 
 func (s service) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+	return s.call(t, http.MethodGet, path, "", "")
+}
+
+// call makes a call and holds its answer to the description.
+func (s service) call(t *testing.T, method, path, authorization, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	require.NoError(t, err)
 	req.Close = true
+	req.Header.Set("Authorization", authorization)
 	answer, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, answer.Body.Close()) }()
-	body, err := io.ReadAll(answer.Body)
+	text, err := io.ReadAll(answer.Body)
 	require.NoError(t, err)
-	return answer.StatusCode, string(body)
+	s.spec.Hold(t, req, openapitest.Answer{Status: answer.StatusCode, Header: answer.Header, Body: string(text)})
+	return answer.StatusCode, string(text)
 }
 
 func TestServiceMigratesConsumesAndTellsAboutIt(t *testing.T) {

@@ -44,17 +44,16 @@ func TestDescriptionNamesExactlyTheRoutes(t *testing.T) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		source, err := os.ReadFile(file)
-		require.NoError(t, err)
-		for _, route := range regexp.MustCompile(`"((?:GET|POST|PUT|PATCH|DELETE) )(/[^"]*)"`).FindAllStringSubmatch(string(source), -1) {
-			path := map[string]string{"/{$}": "/", "/assets/": "/assets/{file}"}[route[2]]
+		for _, route := range openapitest.Routes(t, file) {
+			method, routed, _ := strings.Cut(route, " ")
+			path := map[string]string{"/{$}": "/", "/assets/": "/assets/{file}"}[routed]
 			if path == "" {
-				path = route[2]
+				path = routed
 			}
 			if file == "http.go" && regexp.MustCompile("^/(stats|dead-letters)").MatchString(path) {
 				path = "/worker" + path
 			}
-			routes = append(routes, route[1]+path)
+			routes = append(routes, method+" "+path)
 		}
 	}
 	require.ElementsMatch(t, routes, spec.Calls())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -51,6 +52,19 @@ func (s *Spec) Calls() (calls []string) {
 	for path, item := range s.Root["paths"].(Object) {
 		for method := range item.(Object) {
 			calls = append(calls, strings.ToUpper(method)+" "+path)
+		}
+	}
+	return calls
+}
+
+// Routes are the calls that source files register with a http.ServeMux, which does not tell them itself.
+func Routes(t testing.TB, files ...string) (calls []string) {
+	t.Helper()
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, route := range regexp.MustCompile(`"((?:GET|POST|PUT|PATCH|DELETE) /[^"]*)"`).FindAllStringSubmatch(string(source), -1) {
+			calls = append(calls, route[1])
 		}
 	}
 	return calls
