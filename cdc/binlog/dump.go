@@ -65,7 +65,7 @@ func (r *Reader) syncer(s *server, link *link, h *handler, events replication.Ev
 	if err != nil {
 		return nil, err
 	}
-	cfg.RowsEventDecodeFunc, cfg.SynchronousEventHandler = h.decodeRows, events
+	cfg.RawModeEnabled, cfg.SynchronousEventHandler = true, newUnpacker(s.flavor, h.decodeRows, events)
 	return replication.NewBinlogSyncer(cfg), nil
 }
 
@@ -90,11 +90,7 @@ func (r *Reader) replica(s *server, link *link) (cfg replication.BinlogSyncerCon
 		HeartbeatPeriod:  r.cfg.Heartbeat,
 		DisableRetrySync: true,
 		VerifyChecksum:   true,
-		ParseTime:        true,
 		DiscardGTIDSet:   true,
-		// Numbers of a JSON column keep their kind; serverJSON does the rest to render it as the server itself would.
-		RenderJSONAsMySQLText:     true,
-		PayloadDecoderConcurrency: 1,
 		// The server gives up on a reader that is held back for longer than this.
 		Option: func(c *client.Conn) error {
 			if _, err := c.Execute("SET SESSION net_write_timeout = 600"); err != nil {

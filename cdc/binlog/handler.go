@@ -76,14 +76,6 @@ func (h *handler) HandleEvent(e *replication.BinlogEvent) error {
 		h.found = nil
 	}
 	h.advance(e.Header)
-	if payload, ok := e.Event.(*replication.TransactionPayloadEvent); ok {
-		for _, inner := range payload.Events {
-			if err := h.handle(inner); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	return h.handle(e)
 }
 

@@ -9,8 +9,7 @@ type Source interface {
 	Begin(from Position)
 	// Stream delivers rows one by one, in commit order, until ctx ends, deliver returns an error or the stream breaks,
 	// and returns why. The next call goes on behind the last row that was delivered. A *Halt says that going on would
-	// not be safe. A transaction is never held in memory as a whole, unless
-	// the server compressed it.
+	// not be safe. A large transaction is never held in memory as a whole.
 	Stream(ctx context.Context, deliver func(Row) error) error
 	// Connected tells whether a stream is under way and has heard from the server.
 	Connected() bool
