@@ -176,37 +176,6 @@ func (h *haltWorld) large(size int) {
 	h.session(fmt.Sprintf("INSERT INTO outbox VALUES ('%s', 'customer', '1', 1, 'T', CONCAT('\"', REPEAT('x', %d), '\"'), NULL, NOW(6))", schema.NewID(), size))
 }
 
-// purge makes the server forget all of its binlog but the newest file.
-func (h *haltWorld) purge() {
-	h.t.Helper()
-	h.waitFor("the purge", 20*time.Second, func() bool { // a dump thread of a relay that has ended may still hold a file for a moment
-		files := h.binlogs()
-		_, err := h.db.ExecContext(h.t.Context(), "PURGE BINARY LOGS TO '"+files[len(files)-1]+"'")
-		require.NoError(h.t, err)
-		return len(h.binlogs()) == 1
-	})
-}
-
-func (h *haltWorld) binlogs() (files []string) {
-	h.t.Helper()
-	rows, err := h.db.QueryContext(h.t.Context(), "SHOW BINARY LOGS")
-	require.NoError(h.t, err)
-	defer rows.Close()
-	columns, err := rows.Columns()
-	require.NoError(h.t, err)
-	for rows.Next() {
-		var file, other string
-		into := []any{&file}
-		for range columns[1:] {
-			into = append(into, &other)
-		}
-		require.NoError(h.t, rows.Scan(into...))
-		files = append(files, file)
-	}
-	require.NoError(h.t, rows.Err())
-	return files
-}
-
 // reset begins the binlog anew.
 func (h *haltWorld) reset() {
 	h.t.Helper()
