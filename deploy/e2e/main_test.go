@@ -138,13 +138,26 @@ func (w *world) checkpointIsInTheQueue(a *audit) {
 	require.GreaterOrEqual(w.t, at, 0, "the checkpoint has passed event %s, which the queue has not got", id)
 }
 
+// event is what order is checked by.
+type event struct {
+	aggregate string
+	version   int
+}
+
+// whereabouts tells where the events of an aggregate before one of them are, for who has to find out why they are not where
+// they should be.
+func whereabouts(routed []string, events map[string]event, of event) (places []string) {
+	for id, e := range events {
+		if e.aggregate == of.aggregate && e.version < of.version {
+			places = append(places, fmt.Sprintf("%s (version %d) is first at %d", id, e.version, slices.Index(routed, id)))
+		}
+	}
+	return places
+}
+
 // firstDeliveriesFollowVersions checks that per aggregate the first delivery of each event followed the order of commits.
 func (w *world) firstDeliveriesFollowVersions(routed []string) {
 	w.t.Helper()
-	type event struct {
-		aggregate string
-		version   int
-	}
 	events := map[string]event{}
 	rows, err := w.db.QueryContext(w.t.Context(), "SELECT id, aggregate_id, aggregate_version FROM outbox")
 	require.NoError(w.t, err)
@@ -158,14 +171,15 @@ func (w *world) firstDeliveriesFollowVersions(routed []string) {
 	require.NoError(w.t, rows.Err())
 
 	seen, last := map[string]bool{}, map[string]int{}
-	for _, id := range routed {
+	for at, id := range routed {
 		e, ok := events[id]
 		require.True(w.t, ok, "event %s was invented", id)
 		if seen[id] {
 			continue
 		}
 		seen[id] = true
-		require.Equal(w.t, last[e.aggregate]+1, e.version, "first deliveries of aggregate %s", e.aggregate)
+		require.Equal(w.t, last[e.aggregate]+1, e.version, "first deliveries of aggregate %s: event %s is the %dth of %d messages; those before it: %q",
+			e.aggregate, id, at, len(routed), whereabouts(routed, events, e))
 		last[e.aggregate] = e.version
 	}
 	require.Len(w.t, seen, len(events), "every event was routed")
