@@ -77,7 +77,7 @@ const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800
 // stretch is a mark of an axis of time, which is short.
 function stretch(s) {
   if (s > 0 && s < 1) return count(s * 1000) + ' ms';
-  if (s < 60 || s % 60) return count(s) + ' s';
+  if (s < 60 || s % 60) return Math.round(s * 10) / 10 + ' s';
   return s < 7200 ? count(s / 60) + ' min' : count(s / 3600) + ' h';
 }
 

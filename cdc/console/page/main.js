@@ -51,7 +51,7 @@ function renderState(p) {
   show('resume', admin && p.leader.me && p.state === 'paused');
   say('relay-name', p.relay);
   const flavor = p.source.flavor === 'mariadb' ? 'MariaDB ' : 'MySQL ';
-  say('source-name', p.source.version ? flavor + p.source.version + (p.source.gtid_mode ? ', GTIDs on' : ', no GTIDs') : 'source not seen yet');
+  say('source-name', p.source.version ? flavor + p.source.version.split('-')[0] + (p.source.gtid_mode ? ', GTIDs on' : ', no GTIDs') : 'source not seen yet');
   const title = told.title + ' · ' + p.relay + ' · Tailbox';
   if (document.title !== title) document.title = title;
 }

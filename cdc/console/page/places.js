@@ -28,7 +28,8 @@ export function update(position, along, now) {
     if (at !== undefined) m.node.style.left = share(at);
     row(m.key, position[m.key], at === undefined ? null : along.bytes - at);
   }
-  row('end', position.source, 0);
+  const {source, read} = position; // the source was asked up to a second ago: what was read since lies behind that
+  row('end', read.file === source.file && read.pos > source.pos ? read : source, 0);
   say(cells.checkpoint[3], position.checkpoint.saved_at ? 'saved ' + ago(position.checkpoint.saved_at, now) : position.checkpoint.file ? 'from before this process' : 'none yet');
   say(cells.read[3], position.read.committed_at ? 'committed ' + ago(position.read.committed_at, now) : '');
   say(cells.confirmed[3], position.confirmed.committed_at ? 'committed ' + ago(position.confirmed.committed_at, now) : '');
