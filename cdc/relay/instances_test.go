@@ -262,6 +262,32 @@ func TestPoisonGoesToTheQuarantineBeforeTheCheckpointPassesIt(t *testing.T) {
 	}
 }
 
+// TestAskingForTheStatusConfirmsNothing: a status that began before a change of place must not tell the source, which numbers its
+// rows anew, of a watermark from before. The stand-in panics when it is told of a row that it has not delivered.
+func TestAskingForTheStatusConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	i := b.instance()
+	var asking sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for range 4 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				i.Status()
+			}
+		})
+	}
+	b.leader(10*time.Second, i)
+	b.log.Commit(500)
+	for range 10 {
+		require.Eventually(t, func() bool { return i.Status().Totals.Confirmed > 0 && i.Status().InFlight == 0 }, 10*time.Second, time.Millisecond)
+		require.NoError(t, i.Move(t.Context(), relay.Position{Flavor: "fake"}))
+	}
+	stop()
+	asking.Wait()
+	require.NoError(t, i.stop())
+}
+
 // TestTwoInstancesLoseNothingWhateverBreaks: two instances whose ways to the row, the broker and the binlog break at random,
 // that stop and start, while transactions are committed.
 func TestTwoInstancesLoseNothingWhateverBreaks(t *testing.T) {

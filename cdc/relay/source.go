@@ -13,8 +13,8 @@ type Source interface {
 	Stream(ctx context.Context, deliver func(Row) error) error
 	// Connected tells whether a stream is under way and has heard from the server.
 	Connected() bool
-	// Confirmed gives the place behind row seq, which never goes down from call to call, and how many transactions
-	// that are not the relay's own it has passed. ok is false while there is no such place yet (inside a snapshot or a
+	// Confirmed gives the place behind row seq, one that was delivered since Begin, and how many transactions that are not
+	// the relay's own it has passed. It never goes down from call to call: the source forgets what is before it. ok is false while there is no such place yet (inside a snapshot or a
 	// repair).
 	Confirmed(seq uint64) (place Position, passed uint64, ok bool)
 	// Repairing tells, while there is no place yet, that this is because of a gap in the binlog, which is being filled from

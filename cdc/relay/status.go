@@ -37,6 +37,7 @@ type Status struct {
 // Status answers at once, whatever the servers do. It may be called at any time, from any goroutine.
 func (r *Relay) Status() Status {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := Status{
 		Leader: r.lease.Holder, Epoch: r.lease.Epoch, ExpiresAt: r.lease.ExpiresAt, Takeovers: r.terms,
 		InFlight: r.core.window.len(),
@@ -58,10 +59,9 @@ func (r *Relay) Status() Status {
 	}
 	s.Waiting, _ = r.core.Oldest()
 	s.Oldest = s.Waiting.CommittedAt
-	watermark := r.core.Watermark()
-	r.mu.Unlock()
-
-	place, _, ok := r.source.Confirmed(watermark)
+	// Invariant: the source is asked about a watermark of the place that it began at. The core is changed, under the lock, before
+	// the source begins anew: a watermark from before would tell it that rows are confirmed which were not even sent.
+	place, _, ok := r.source.Confirmed(r.core.Watermark())
 	s.ConfirmedAt = place
 	switch {
 	case s.State != Streaming:

@@ -115,6 +115,9 @@ func (s *Source) next() (row relay.Row, ok bool, more, cut <-chan struct{}, halt
 func (s *Source) Confirmed(seq uint64) (relay.Position, uint64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if seq > s.rows {
+		panic(fmt.Sprintf("relaytest: row %d is said to be confirmed, %d were delivered", seq, s.rows))
+	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	at := relay.Position{Flavor: "fake", Pos: s.from.Pos, SkipRows: s.from.SkipRows + seq}
