@@ -26,11 +26,11 @@ build: ## bin/api, bin/cdc, bin/worker
 
 .PHONY: test
 test: ## all tests, on real servers that are started for them
-	@export $(MEMORY); $(DEV) test go test -count=1 -timeout 20m ./...
+	@export $(MEMORY); $(DEV) test go test -count=1 -timeout 45m ./...
 
 .PHONY: race
 race: ## the same under the race detector, without the end-to-end tests
-	@export $(MEMORY); SCHEDULES=500 $(DEV) test go test -race -timeout 20m $$(go list ./... | grep -v /deploy/e2e)
+	@export $(MEMORY); SCHEDULES=500 $(DEV) test go test -race -timeout 45m $$(go list ./... | grep -v /deploy/e2e)
 
 .PHONY: e2e
 e2e: ## the end-to-end and fault tests; COUNT=full runs the full counts instead of a tenth
