@@ -136,7 +136,7 @@ func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	require.NoError(b, err)
 	cdc := services.New(services.Config{
 		Name: "cdc", Bin: d.bin, Stack: servers, Addr: addr, Output: os.Stderr,
-		Env: append([]string{"LOG_LEVEL=warn", "START=earliest", "RELAY_NAME=" + d.name, fmt.Sprintf("WINDOW=%d", benchWindow)}, d.env...),
+		Env: append([]string{"LOG_LEVEL=warn", "START=earliest", "RETENTION=off", "RELAY_NAME=" + d.name, fmt.Sprintf("WINDOW=%d", benchWindow)}, d.env...),
 	})
 	require.NoError(b, cdc.Start())
 	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
