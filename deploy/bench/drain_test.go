@@ -49,7 +49,9 @@ func drain(b *testing.B, kind string) {
 
 	var plain, relay []figures
 	for pair := range benchPairs {
+		before := serversCPU(b, servers)
 		plain = append(plain, runPublisher(b, servers.Rabbit.URL("/"), benchEvents))
+		plain[pair].Servers = (serversCPU(b, servers) - before) / benchEvents
 		_, err := ch.QueuePurge("bench", false)
 		require.NoError(b, err)
 		relay = append(relay, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents}))
@@ -63,6 +65,8 @@ func drain(b *testing.B, kind string) {
 	b.ReportMetric(r.PerSecond/p.PerSecond, "ratio")
 	b.ReportMetric(float64(p.CPU.Nanoseconds())/1000, "plain-cpu-µs/msg")
 	b.ReportMetric(float64(r.CPU.Nanoseconds())/1000, "relay-cpu-µs/msg")
+	b.ReportMetric(float64(p.Servers.Nanoseconds())/1000, "plain-servers-cpu-µs/msg")
+	b.ReportMetric(float64(r.Servers.Nanoseconds())/1000, "relay-servers-cpu-µs/msg")
 	b.ReportMetric(float64(p.PeakBytes)/(1<<20), "plain-MiB")
 	b.ReportMetric(float64(r.PeakBytes)/(1<<20), "relay-MiB")
 }
@@ -143,8 +147,10 @@ func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	defer watch(b, cdc, d.watchers)()
 
 	from, fromCPU, fromAt := sample(b, cdc, d.events/10)
+	before := serversCPU(b, servers)
 	to, toCPU, toAt := sample(b, cdc, d.events)
 	return figures{
+		Servers:   (serversCPU(b, servers) - before) / time.Duration(to-from),
 		PerSecond: float64(to-from) / toAt.Sub(fromAt).Seconds(),
 		CPU:       (toCPU - fromCPU) / time.Duration(to-from),
 		PeakBytes: processPeak(b, cdc.Process().Pid()),
@@ -166,8 +172,13 @@ func sample(b *testing.B, cdc *services.Service, atLeast int) (confirmed int, us
 		}
 		at, used = time.Now(), processCPU(b, cdc.Process().Pid())
 		return p.Totals.Confirmed >= atLeast
-	}, 5*time.Minute, 5*time.Millisecond)
+	}, 5*time.Minute, 50*time.Millisecond) // answering costs the relay CPU
 	return p.Totals.Confirmed, used, at
+}
+
+// serversCPU is what the broker and the database have used.
+func serversCPU(b *testing.B, servers *stack.Stack) time.Duration {
+	return processCPU(b, servers.Rabbit.Pid()) + processCPU(b, servers.MySQL.Pid())
 }
 
 // processCPU is what a process has used, from /proc, to a hundredth of a second.
@@ -212,6 +223,7 @@ func median(runs []figures) figures {
 		PerSecond: middle(func(f figures) float64 { return f.PerSecond }),
 		CPU:       time.Duration(middle(func(f figures) float64 { return float64(f.CPU) })),
 		PeakBytes: int64(middle(func(f figures) float64 { return float64(f.PeakBytes) })),
+		Servers:   time.Duration(middle(func(f figures) float64 { return float64(f.Servers) })),
 		Writes:    middle(func(f figures) float64 { return f.Writes }),
 	}
 }

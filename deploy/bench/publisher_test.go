@@ -47,7 +47,8 @@ type figures struct {
 	PerSecond float64
 	CPU       time.Duration // per message, user and system
 	PeakBytes int64
-	Writes    float64 // system calls per message
+	Writes    float64       // system calls per message
+	Servers   time.Duration // CPU of broker and database per message
 }
 
 // publishPlainly is the ceiling: amqp091-go as its documentation shows it, from memory, one connection, one channel,
