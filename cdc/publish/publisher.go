@@ -46,17 +46,17 @@ type Config struct {
 	// max_message_size, and the next session finds it before it is sent. Defaults to DefaultMaxMessageBytes.
 	MaxMessageBytes int
 	brokerMost      int // what the broker said about that; 0 if nothing
-	// ConfirmTimeout is how long the oldest event may wait for its confirm before the session is given up. Time during
-	// which the broker is blocked does not count. Defaults to DefaultConfirmTimeout.
+	// ConfirmTimeout is how long the broker may settle nothing while it has all that it needs to, before the session is given
+	// up. Defaults to DefaultConfirmTimeout.
 	ConfirmTimeout time.Duration
 }
 
 // Defaults and fixed times of a session.
 const (
-	DefaultConfirmTimeout  = 30 * time.Second
+	DefaultConfirmTimeout  = 15 * time.Second
 	DefaultMaxMessageBytes = 16 << 20 // that of RabbitMQ 4
 	setupTimeout           = 15 * time.Second
-	heartbeat              = 10 * time.Second
+	heartbeat              = 10 * time.Second // a broker that says nothing for one and a half is gone, says the library
 )
 
 // Publisher is a relay.Publisher.

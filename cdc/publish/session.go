@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -46,13 +45,12 @@ type flight struct {
 	id      string
 	parked  bool
 	confirm *amqp.DeferredConfirmation
-	sentAt  time.Time
 	poison  error
 }
 
 var _ relay.Session = (*Session)(nil)
 
-// ErrConfirmTimeout ends a session whose oldest event was not confirmed in time.
+// ErrConfirmTimeout ends a session in which the broker settled nothing for too long.
 var ErrConfirmTimeout = errors.New("the broker did not confirm in time")
 
 func newSession(cfg Config, conn *amqp.Connection, ch *amqp.Channel, link *wire, most *atomic.Int64) *Session {
@@ -151,7 +149,6 @@ func (s *Session) send(row *relay.Row) bool {
 	case !s.wire.wait():
 		return false // the library sees it too and reports it
 	default:
-		f.sentAt = time.Now()
 		if f.confirm, err = s.ch.PublishWithDeferredConfirm(to.exchange, to.key, true, false, m); err != nil {
 			s.end(fmt.Errorf("publish: %w", err))
 			return false

@@ -21,13 +21,12 @@ type settler struct {
 	through  uint64         // confirmed and not yet reported
 	pending  bool
 	blocked  bool
-	patience time.Time // the broker owes nothing from before: when it last unblocked
-	timer    *time.Timer
+	tick     *time.Ticker // when to look how long the broker has been silent
 }
 
 func (s *Session) settle() {
-	t := &settler{Session: s, returned: map[string]int{}, timer: time.NewTimer(s.cfg.ConfirmTimeout)}
-	defer t.timer.Stop()
+	t := &settler{Session: s, returned: map[string]int{}, tick: time.NewTicker(s.cfg.ConfirmTimeout / 10)}
+	defer t.tick.Stop()
 	for {
 		f, ok := t.next()
 		if !ok || !t.wait(f) || !t.report(f) {
@@ -66,6 +65,10 @@ func (t *settler) next() (flight, bool) {
 }
 
 // wait returns when the event is settled; false when the session ended first.
+//
+// The broker owes the confirm of the oldest event from the moment on at which it was sent, all before it are settled, nothing
+// is left to write, and there is no alarm. So neither many slow confirms nor a large message on a slow link are taken for
+// silence.
 func (t *settler) wait(f flight) bool {
 	if f.poison != nil {
 		return true
@@ -76,20 +79,19 @@ func (t *settler) wait(f flight) bool {
 	default:
 	}
 	t.flush()
-	since := f.sentAt
-	if t.patience.After(since) {
-		since = t.patience
-	}
-	t.timer.Reset(t.cfg.ConfirmTimeout - time.Since(since))
+	since := time.Now()
 	for {
 		select {
 		case <-f.confirm.Done():
 			return true
 		case active := <-t.alarm:
 			t.onAlarm(active)
-			t.timer.Reset(t.cfg.ConfirmTimeout)
-		case <-t.timer.C:
-			if !t.blocked {
+			since = time.Now()
+		case now := <-t.tick.C:
+			if t.blocked || !t.wire.drained() {
+				since = now
+			}
+			if now.Sub(since) >= t.cfg.ConfirmTimeout {
 				t.end(ErrConfirmTimeout)
 				return false
 			}
@@ -100,7 +102,7 @@ func (t *settler) wait(f flight) bool {
 }
 
 func (t *settler) onAlarm(active bool) {
-	t.blocked, t.patience = active, time.Now()
+	t.blocked = active
 	kind := relay.Unblocked
 	if active {
 		kind = relay.Blocked

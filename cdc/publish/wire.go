@@ -9,8 +9,15 @@ import (
 const (
 	// wireGate is how much may be buffered before the session waits with the next message.
 	wireGate = 192 << 10
+	// writeMost is how much is written by one call, which has to be done before its deadline: a large message on a slow link
+	// is no dead link.
+	writeMost = 256 << 10
 	// writeDeadline is how long one write to the broker may take, unless the broker is blocked.
-	writeDeadline = 20 * time.Second
+	writeDeadline = 15 * time.Second
+	// closeDeadline is that of the last writes.
+	closeDeadline = time.Second
+	// keepMost is the largest buffer that is kept for the bytes to come.
+	keepMost = 1 << 20
 )
 
 // wire is the net.Conn under the library. Writes go to a buffer, and a goroutine writes what has gathered as soon
@@ -24,6 +31,7 @@ type wire struct {
 	filled   sync.Cond // there is something to write, or nothing more will come
 	buf      []byte
 	spare    []byte
+	writing  bool  // a write is under way
 	err      error // sticky
 	closing  bool
 	patient  bool // the broker said that it takes nothing: a write may take as long as it likes
@@ -33,6 +41,11 @@ type wire struct {
 func newWire(conn, socket net.Conn) *wire {
 	w := &wire{Conn: conn, socket: socket, done: make(chan struct{})}
 	w.room.L, w.filled.L = &w.mu, &w.mu
+	if tcp, ok := socket.(*net.TCPConn); ok {
+		// What was written has to be near the broker, or a slow link would look like a silent broker. The system's own size,
+		// which can be megabytes, is as good if it stays.
+		_ = tcp.SetWriteBuffer(writeMost)
+	}
 	go w.flush()
 	return w
 }
@@ -54,34 +67,72 @@ func (w *wire) Write(p []byte) (int, error) {
 func (w *wire) flush() {
 	defer close(w.done)
 	for {
-		w.mu.Lock()
-		for len(w.buf) == 0 && !w.closing && w.err == nil {
-			w.filled.Wait()
-		}
-		if w.err != nil || len(w.buf) == 0 {
-			w.mu.Unlock()
+		out, some := w.take()
+		if !some {
 			return
 		}
-		out := w.buf
-		w.buf = w.spare[:0]
-		deadline := time.Time{}
-		if !w.patient {
-			deadline = time.Now().Add(writeDeadline)
+		for rest := out; len(rest) > 0; {
+			n, err := w.write(rest[:min(writeMost, len(rest))])
+			if err != nil {
+				w.fail(err)
+				return
+			}
+			rest = rest[n:]
 		}
-		w.room.Broadcast()
-		w.mu.Unlock()
-
-		err := w.SetWriteDeadline(deadline)
-		if err == nil {
-			_, err = w.Conn.Write(out)
-		}
-		w.mu.Lock()
-		w.spare = out
-		w.mu.Unlock()
-		if err != nil {
-			w.fail(err)
-		}
+		w.giveBack(out)
 	}
+}
+
+// take waits for bytes and takes all that there are; false when no more will be written.
+func (w *wire) take() (out []byte, some bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.buf) == 0 && !w.closing && w.err == nil {
+		w.filled.Wait()
+	}
+	if w.err != nil || len(w.buf) == 0 {
+		return nil, false
+	}
+	out, w.buf, w.spare, w.writing = w.buf, w.spare[:0], nil, true
+	w.room.Broadcast()
+	return out, true
+}
+
+func (w *wire) write(p []byte) (int, error) {
+	if err := w.expect(); err != nil {
+		return 0, err
+	}
+	return w.Conn.Write(p)
+}
+
+// expect sets the deadline of the write that comes next or is under way.
+func (w *wire) expect() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.closing:
+		return w.SetWriteDeadline(time.Now().Add(closeDeadline))
+	case w.patient:
+		return w.SetWriteDeadline(time.Time{})
+	}
+	return w.SetWriteDeadline(time.Now().Add(writeDeadline))
+}
+
+// giveBack ends what take began, and keeps the buffer for the bytes to come.
+func (w *wire) giveBack(out []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writing = false
+	if cap(out) <= keepMost {
+		w.spare = out
+	}
+}
+
+// drained tells whether all that was written to the wire has left for the broker.
+func (w *wire) drained() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.buf) == 0 && !w.writing
 }
 
 // wait blocks while the buffer is filled to the gate, and tells whether the wire still works.
@@ -99,11 +150,7 @@ func (w *wire) bePatient(patient bool) {
 	w.mu.Lock()
 	w.patient = patient
 	w.mu.Unlock()
-	if patient {
-		_ = w.SetWriteDeadline(time.Time{}) // of the write under way; a broken wire says so by itself
-	} else {
-		_ = w.SetWriteDeadline(time.Now().Add(writeDeadline))
-	}
+	_ = w.expect() // a broken wire says so by itself
 }
 
 // fail breaks the wire for good.
@@ -121,13 +168,13 @@ func (w *wire) fail(err error) {
 // abort cuts the connection at once. Everything that waits on it returns.
 func (w *wire) abort() { w.fail(net.ErrClosed) }
 
-// Close writes what is buffered, for a second at most, and closes the connection.
+// Close writes what is buffered, for a moment, and closes the connection.
 func (w *wire) Close() error {
 	w.mu.Lock()
 	w.closing = true
 	w.filled.Broadcast()
 	w.mu.Unlock()
-	_ = w.SetWriteDeadline(time.Now().Add(time.Second)) // a wire that is broken is closed all the same
+	_ = w.expect() // a wire that is broken is closed all the same
 	<-w.done
 	w.fail(net.ErrClosed)
 	return nil
