@@ -50,7 +50,7 @@ func TestDroppedEventFreesWhatFollowsIt(t *testing.T) {
 			require.NoError(t, w.stop())
 			require.Equal(t, []string{events[0].ID, events[2].ID, events[3].ID, events[4].ID}, r.applied)
 			got := b.profile(t, events[0].AggregateID)
-			require.Equal(t, events[4].AggregateVersion, uint64(got.version))
+			require.Equal(t, events[4].AggregateVersion, got.version)
 			require.EqualValues(t, 4, got.applied)
 			b.empty(t, b.queue.DeadQueue())
 			_, err = w.Drop(t.Context(), events[1].ID)
