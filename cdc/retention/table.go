@@ -152,9 +152,10 @@ func (c Config) tryDelete(ctx context.Context) (*finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("try to delete outbox rows: %w", err)
 	}
+	defer rows.Close()
 	for rows.Next() { // what the plan says is of no interest
 	}
-	return nil, errors.Join(rows.Err(), rows.Close())
+	return nil, rows.Err()
 }
 
 func quote(column string) string { return "`" + column + "`" }
