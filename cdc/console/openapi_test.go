@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,10 +79,10 @@ func newOffice(t *testing.T, worker http.HandlerFunc) (*desk, *console.Console) 
 // Every answer that the document describes is given here, and desk.call holds each to its description.
 func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	t.Parallel()
-	workerSays := http.StatusOK
+	var refuses atomic.Bool
 	d, c := newOffice(t, func(w http.ResponseWriter, _ *http.Request) {
-		if workerSays >= http.StatusBadRequest {
-			ops.WriteProblem(w, ops.Problem{Status: workerSays, Code: "unauthorized"})
+		if refuses.Load() {
+			ops.WriteProblem(w, ops.Problem{Status: http.StatusUnauthorized, Code: "unauthorized"})
 			return
 		}
 		_, _ = io.WriteString(w, `{"redriven":1}`)
@@ -135,9 +136,9 @@ func TestEveryDescribedAnswerIsGiven(t *testing.T) {
 	for _, path := range posts {
 		d.call(t, "POST", path, "{}", http.StatusOK, "")
 		d.call(t, "POST", path, long, http.StatusRequestEntityTooLarge, "")
-		workerSays = http.StatusUnauthorized
+		refuses.Store(true)
 		d.call(t, "POST", path, "{}", http.StatusUnauthorized, "unauthorized")
-		workerSays = http.StatusOK
+		refuses.Store(false)
 	}
 	gone, _ := newOffice(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	alone := newDesk(t)

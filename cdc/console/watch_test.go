@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -139,6 +140,14 @@ type columns struct {
 	P99       []*float64 `json:"latency_p99_seconds"`
 }
 
+// first is the first value of a column, nil when it is null or there is none.
+func first(column []*float64) *float64 {
+	if len(column) == 0 {
+		return nil
+	}
+	return column[0]
+}
+
 func (r *running) history(t *testing.T) (c columns) {
 	t.Helper()
 	answer := httptest.NewRecorder()
@@ -176,16 +185,16 @@ func TestASampleTellsTheLatenciesOfItsIntervalAndNullOfNone(t *testing.T) {
 	r := b.run(t, console.Config{Interval: 200 * time.Millisecond}, nil)
 	watch := r.watch(t)
 	var s columns
-	require.True(t, watch.next("sample", &s))
-	at := time.Now()
-	for i := range 1000 { // 1 ms to 1 s
-		r.Observe(row("e", at.Add(-time.Duration(i+1)*time.Millisecond)), at)
-	}
-	for s.P50[0] == nil {
+	near := func(got *float64, want float64) bool { return got != nil && math.Abs(*got-want) <= want/16 }
+	for tries := 0; !near(first(s.P50), 0.5) || !near(first(s.P99), 0.99); tries++ {
+		require.Less(t, tries, 20, "the percentiles of 1 ms to 1 s were %v and %v", first(s.P50), first(s.P99))
+		require.True(t, watch.next("sample", &s))
+		at := time.Now()
+		for i := range 1000 { // on a busy machine they can fall into two intervals: then it is tried again
+			r.Observe(row("e", at.Add(-time.Duration(i+1)*time.Millisecond)), at)
+		}
 		require.True(t, watch.next("sample", &s))
 	}
-	require.InEpsilon(t, 0.5, *s.P50[0], 1.0/16)
-	require.InEpsilon(t, 0.99, *s.P99[0], 1.0/16)
 	require.True(t, watch.next("sample", &s))
 	require.Nil(t, s.P50[0], "each interval begins anew")
 }
@@ -216,15 +225,24 @@ func TestWatchersSeeWhatIsPublishedAndNeverAPayload(t *testing.T) {
 
 func TestUnderLoadASampleOfTheEventsIsShown(t *testing.T) {
 	t.Parallel()
-	b := setup()
-	r := b.run(t, console.Config{Interval: time.Hour}, nil)
-	require.Eventually(t, func() bool { return len(r.history(t).At) == 1 }, 10*time.Second, time.Millisecond, "the first interval has begun")
-	for i := range 100000 {
-		r.Observe(row("e", now), now.Add(time.Duration(i)*time.Microsecond))
+	const events = 100000
+	r := setup().run(t, console.Config{Interval: 50 * time.Millisecond}, nil)
+	watch := r.watch(t)
+	go func() { // who does not read meanwhile is dropped
+		for i := range events {
+			r.Observe(row("e", now), now.Add(time.Duration(i)*time.Microsecond))
+		}
+	}()
+	for told, frames := 0, 1; told < events; frames++ {
+		var news struct {
+			Events  []map[string]any
+			LeftOut int `json:"left_out"`
+		}
+		require.True(t, watch.next("published", &news))
+		require.LessOrEqual(t, len(news.Events), 22, "20 at once, then one each 50 ms of these 100 ms")
+		told += len(news.Events) + news.LeftOut
+		require.LessOrEqual(t, told, events+frames, "the one that was under way may be counted twice, at each frame")
 	}
-	var news struct{ Events []map[string]any }
-	require.True(t, r.watch(t).next("published", &news))
-	require.Len(t, news.Events, 21, "20 at once, then one each 50 ms of these 100 ms")
 }
 
 func TestPlacesAreShownAlongAllFiles(t *testing.T) {
