@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	heartbeat    = 10 * time.Second
+	heartbeat    = 6 * time.Second // RabbitMQ gives up what it has not heard of for two to three of them
 	setupTimeout = 10 * time.Second
 	closeTimeout = 5 * time.Second
 )

@@ -142,7 +142,7 @@ func (s *scene) throughProxy(t *testing.T) *sql.DB {
 	dsn.Addr, dsn.ReadTimeout, dsn.InterpolateParams = s.proxy.Addr(), 10*time.Second, true
 	db, err := ops.OpenMySQL(dsn, consume.DefaultConcurrency+2)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	t.Cleanup(func() { _ = db.Close() }) // a connection of it may be broken, which is what the test is about
 	return db
 }
 
