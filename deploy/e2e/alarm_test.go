@@ -21,7 +21,7 @@ var (
 )
 
 // outlast is longer than any patience with a broker that says nothing: heartbeats and confirms run out before.
-const outlast = 17 * time.Second
+const outlast = 20 * time.Second
 
 // TestAlarmsAreWaitedOutUnderLoad: memory and disk alarms, of which one lasts longer than heartbeats and confirms may be
 // missing. The relay says why it sends nothing, keeps its connection, and goes on when the alarm is over.

@@ -84,6 +84,7 @@ func (a *audit) settled() []string {
 	a.w.t.Helper()
 	before := -1
 	a.w.waitFor("an audit queue that no longer grows", time.Minute, func() bool {
+		pause(a.w.t, 100*time.Millisecond)
 		n := len(a.read())
 		same := n == before
 		before = n
