@@ -6,6 +6,8 @@ SHELL := /bin/bash
 DEV := mkdir -p .run && go build -o .run/dev ./deploy/dev && exec .run/dev
 # Tests kill servers, they do not cut the power: their data lives in memory where there is enough of it.
 MEMORY := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4000000 {print "TMPDIR=/dev/shm GOTMPDIR=/tmp"}')
+FUZZTIME := 60s
+FUZZ := cdc/outbox:FuzzRow cdc/checkpoint:FuzzDecode cdc/binlog:FuzzEvents
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help
@@ -39,6 +41,12 @@ e2e: ## the end-to-end and fault tests; COUNT=full runs the full counts instead 
 .PHONY: bench
 bench: ## latency from POST to effect, relay and session beside a plain publisher, strict order, the worker by batch
 	go test -count=1 -run '^$$' -bench . -benchtime 1x -timeout 60m ./deploy/bench
+
+.PHONY: fuzz
+fuzz: ## row decoding, checkpoint decoding and the path of binlog events, each for FUZZTIME (60s)
+	@set -e; for target in $(FUZZ); do \
+		go test ./$${target%:*} -run '^$$' -fuzz "^$${target#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x; \
+	done
 
 .PHONY: lint
 lint: ## go vet, golangci-lint, go.mod tidy

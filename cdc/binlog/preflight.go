@@ -79,6 +79,11 @@ func (s *server) checkBinlog(checks *list) {
 			checks.fail(relay.NotRowLogged, v.name, fmt.Sprintf("%s is %s, the relay needs %s", v.name, value, v.want), s.setGlobal(v.name, v.want))
 		}
 	}
+	if strings.EqualFold(s.variables["binlog_checksum"], "NONE") {
+		checks.warn("binlog_checksum", "binlog_checksum is NONE: what was damaged on a disk or on the way is not noticed for certain", s.setGlobal("binlog_checksum", "CRC32"))
+	} else {
+		checks.ok("binlog_checksum", "is "+s.variables["binlog_checksum"])
+	}
 	switch {
 	case s.gtid:
 		checks.ok("gtid", "transactions have GTIDs: the relay can go on at another server")

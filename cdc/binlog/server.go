@@ -77,7 +77,7 @@ func (r *Reader) inspect(ctx context.Context, q queryer) (*server, error) {
 
 func (s *server) readVariables(ctx context.Context, q queryer) error {
 	rows, err := q.QueryContext(ctx, `SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format',
-		'binlog_row_image', 'binlog_row_metadata', 'gtid_mode', 'server_uuid', 'server_uid', 'server_id',
+		'binlog_row_image', 'binlog_row_metadata', 'binlog_checksum', 'gtid_mode', 'server_uuid', 'server_uid', 'server_id',
 		'lower_case_table_names', 'sync_binlog', 'innodb_flush_log_at_trx_commit', 'read_only',
 		'binlog_expire_logs_seconds', 'binlog_expire_logs_auto_purge', 'expire_logs_days',
 		'log_slave_updates', 'log_replica_updates')`)

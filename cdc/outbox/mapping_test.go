@@ -1,7 +1,6 @@
 package outbox_test
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -68,19 +67,4 @@ func TestABadRowIsNamedByColumnWithoutItsValues(t *testing.T) {
 	}
 	_, err = m.Event([]any{"i"}, at)
 	require.ErrorContains(t, err, "1 columns")
-}
-
-func FuzzEvent(f *testing.F) {
-	f.Add("id,aggregatetype,aggregateid,type,payload,headers,created_at", "a,b,c,d,{},{},2026-01-01 00:00:00")
-	f.Fuzz(func(t *testing.T, names, values string) {
-		m, err := outbox.NewMapping(strings.Split(names, ","))
-		if err != nil {
-			return
-		}
-		var image []any
-		for i, v := range strings.Split(values, ",") {
-			image = append(image, []any{v, []byte(v), int64(len(v)), nil}[i%4])
-		}
-		_, _ = m.Event(image, at) // whatever it says, it does not panic
-	})
 }

@@ -355,6 +355,7 @@ func TestBadServersAreNamedWithTheStatementThatMendsThem(t *testing.T) {
 	}
 	for _, v := range []struct{ name, bad, good string }{
 		{"sync_binlog", "0", "1"}, {"innodb_flush_log_at_trx_commit", "2", "1"}, {"binlog_expire_logs_seconds", "60", "604800"},
+		{"binlog_checksum", "NONE", "CRC32"},
 	} {
 		_, err := w.db.ExecContext(t.Context(), fmt.Sprintf("SET GLOBAL %s = %s", v.name, v.bad))
 		require.NoError(t, err)
