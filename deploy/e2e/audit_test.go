@@ -6,6 +6,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
+	"tailbox/schema"
 	"tailbox/schema/topology"
 )
 
@@ -40,37 +41,33 @@ func (w *world) bindAudit() {
 }
 
 // read takes what is in the audit queue at this moment, adds it to what was read before and returns all of it.
+//
+// A marker is put behind it, and the queue is read until the marker comes. What has come by then and behind is acknowledged, so
+// that nothing goes back: RabbitMQ 3.10 would put it at the queue's end, and the order of deliveries would be lost.
 func (a *audit) read() []string {
 	a.w.t.Helper()
 	ch := a.w.channel()
-	for {
-		m, ok, err := ch.Get(a.queue, true)
-		require.NoError(a.w.t, err)
-		if !ok {
-			return a.ids
-		}
-		a.ids = append(a.ids, m.MessageId)
-		if m.MessageCount > 0 { // to ask for each takes a hundred times as long
-			a.consume(ch, int(m.MessageCount))
-		}
-	}
-}
-
-// consume takes at least so many messages.
-func (a *audit) consume(ch *amqp.Channel, atLeast int) {
-	a.w.t.Helper()
-	const tag = "audit"
-	deliveries, err := ch.ConsumeWithContext(a.w.t.Context(), a.queue, tag, true, true, false, false, nil)
+	marker := schema.NewID()
+	require.NoError(a.w.t, ch.PublishWithContext(a.w.t.Context(), "", a.queue, true, false, amqp.Publishing{MessageId: marker, DeliveryMode: amqp.Persistent}))
+	require.NoError(a.w.t, ch.Qos(1000, 0, false))
+	deliveries, err := ch.ConsumeWithContext(a.w.t.Context(), a.queue, marker, false, true, false, false, nil)
 	require.NoError(a.w.t, err)
-	for range atLeast {
-		m, open := <-deliveries
-		require.True(a.w.t, open, "the broker is there")
-		a.ids = append(a.ids, m.MessageId)
-	}
-	require.NoError(a.w.t, ch.Cancel(tag, false))
+	unacknowledged, found := 0, false
 	for m := range deliveries {
-		a.ids = append(a.ids, m.MessageId)
+		if m.MessageId != marker {
+			a.ids = append(a.ids, m.MessageId)
+		} else {
+			found = true
+			require.NoError(a.w.t, ch.Cancel(marker, false)) // what is under way still comes, then the range ends
+		}
+		if unacknowledged++; unacknowledged == 500 || found {
+			require.NoError(a.w.t, m.Ack(true))
+			unacknowledged = 0
+		}
 	}
+	require.True(a.w.t, found, "the broker is there")
+	require.NoError(a.w.t, ch.Close())
+	return a.ids
 }
 
 // audit binds the queue and returns what reads it.

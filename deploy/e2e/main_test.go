@@ -341,6 +341,7 @@ func TestRolledBackTransactionsAreNeverPublished(t *testing.T) {
 func TestBadServersAreNamedWithTheStatementThatMendsThem(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{noStart: true})
+	require.NoError(t, topology.DeclareExchange(w.channel(), topology.Exchange)) // the doctor would miss it, too
 	for _, v := range []struct{ name, bad, good string }{
 		{"binlog_format", "STATEMENT", "ROW"},
 		{"binlog_row_image", "MINIMAL", "FULL"},
