@@ -35,7 +35,7 @@ func (w *world) bindAudit() {
 	w.t.Helper()
 	ch := w.channel()
 	require.NoError(w.t, topology.DeclareExchange(ch, topology.Exchange))
-	_, err := ch.QueueDeclare(auditQueue, true, false, false, false, amqp.Table{"x-queue-type": "quorum"})
+	_, err := ch.QueueDeclare(auditQueue, true, false, false, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": int64(1_000_000)})
 	require.NoError(w.t, err)
 	require.NoError(w.t, ch.QueueBind(auditQueue, "#", topology.Exchange, false, nil))
 }
@@ -43,7 +43,8 @@ func (w *world) bindAudit() {
 // read takes what is in the audit queue at this moment, adds it to what was read before and returns all of it.
 //
 // A marker is put behind it, and the queue is read until the marker comes. What has come by then and behind is acknowledged, so
-// that nothing goes back: RabbitMQ 3.10 would put it at the queue's end, and the order of deliveries would be lost.
+// little goes back: what was on its way when the reading ended. It comes first the next time, because the queue has a delivery
+// limit; without one RabbitMQ 3.10 would put it at the queue's end, and the order of deliveries would be lost.
 func (a *audit) read() []string {
 	a.w.t.Helper()
 	ch := a.w.channel()
