@@ -63,6 +63,7 @@ func drain(b *testing.B, kind string) {
 	b.ReportMetric(p.PerSecond, "plain-msg/s")
 	b.ReportMetric(r.PerSecond, "relay-msg/s")
 	b.ReportMetric(r.PerSecond/p.PerSecond, "ratio")
+	b.ReportMetric(medianRatio(relay, plain), "pair-ratio")
 	b.ReportMetric(float64(p.CPU.Nanoseconds())/1000, "plain-cpu-µs/msg")
 	b.ReportMetric(float64(r.CPU.Nanoseconds())/1000, "relay-cpu-µs/msg")
 	b.ReportMetric(float64(p.Servers.Nanoseconds())/1000, "plain-servers-cpu-µs/msg")
@@ -207,6 +208,17 @@ func processPeak(b *testing.B, pid int) int64 {
 	}
 	b.Fatal("no VmHWM")
 	return 0
+}
+
+// medianRatio is the median of the ratios within the pairs. Both of a pair ran right after each other, so it tells more than the
+// ratio of the medians where the machine's load changes.
+func medianRatio(of, to []figures) float64 {
+	var list []float64
+	for i := range of {
+		list = append(list, of[i].PerSecond/to[i].PerSecond)
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
 }
 
 // median takes each figure's own median.

@@ -59,14 +59,9 @@ func BenchmarkWire(b *testing.B) {
 // startTLSBroker starts a broker that speaks TLS, too, and returns the folder with a client's files.
 func startTLSBroker(b *testing.B) (broker *stack.RabbitMQ, folder string) {
 	b.Helper()
-	authority, err := stack.NewAuthority()
-	require.NoError(b, err)
-	server, err := authority.Issue("localhost")
-	require.NoError(b, err)
-	client, err := authority.Issue()
-	require.NoError(b, err)
 	folder = b.TempDir()
-	require.NoError(b, client.Save(folder))
+	server, err := stack.Certify(folder, "localhost")
+	require.NoError(b, err)
 	set, err := stack.SetFromEnv()
 	require.NoError(b, err)
 	broker, err = stack.NewRabbitMQ(b.Context(), stack.Config{Dir: b.TempDir(), Set: set, TLS: server, Log: os.Stderr})

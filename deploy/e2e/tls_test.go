@@ -17,14 +17,9 @@ import (
 // at none of their doors: the pools, the replica connection, the publishing and the consuming session.
 func TestEveryConnectionIsEncryptedAndShowsACertificate(t *testing.T) {
 	t.Parallel()
-	authority, err := stack.NewAuthority()
-	require.NoError(t, err)
-	server, err := authority.Issue("localhost")
-	require.NoError(t, err)
-	client, err := authority.Issue()
-	require.NoError(t, err)
 	folder := t.TempDir()
-	require.NoError(t, client.Save(folder))
+	server, err := stack.Certify(folder, "localhost")
+	require.NoError(t, err)
 
 	w := setup(t, option{tls: server, noStart: true})
 	encrypted := func(name string) []string {

@@ -39,6 +39,23 @@ func NewAuthority() (*Authority, error) {
 	return &Authority{cert: cert, key: key, pem: block("CERTIFICATE", der)}, nil
 }
 
+// Certify makes an authority, writes the files of a client into a folder (see TLS.Save), and returns the certificate for servers
+// that are reached under those names.
+func Certify(folder string, hosts ...string) (server *TLS, err error) {
+	authority, err := NewAuthority()
+	if err != nil {
+		return nil, err
+	}
+	client, err := authority.Issue()
+	if err != nil {
+		return nil, err
+	}
+	if err := client.Save(folder); err != nil {
+		return nil, err
+	}
+	return authority.Issue(hosts...)
+}
+
 // Issue signs a certificate for a server that is reached under those names or addresses, or for a client.
 func (a *Authority) Issue(hosts ...string) (*TLS, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
