@@ -48,11 +48,12 @@ func TestOnePercentPoisonLeavesTheRestInOrder(t *testing.T) {
 	for from := 0; from < events; from += batch {
 		rows := make([]schema.Event, batch)
 		for i := range rows {
-			switch n := from + i; {
-			case n%200 == 77:
+			n := from + i
+			switch n % 200 {
+			case 77:
 				rows[i] = schematest.Event(unsendable[n/200%len(unsendable)])
 				unsent[rows[i].ID] = true
-			case n%200 == 177:
+			case 177:
 				rows[i] = schematest.Event(inapplicable[n/200%len(inapplicable)])
 				unapplied[rows[i].ID] = true
 			default:
