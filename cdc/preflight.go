@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,7 +38,7 @@ func preflight(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.D
 // preflightChecks are those that have to pass before the relay starts.
 func preflightChecks(ctx context.Context, cfg Config, reader *binlog.Reader, db *sql.DB) ([]relay.Check, error) {
 	checks, err := reader.Checks(ctx)
-	if err != nil || len(relay.Fatal(checks)) > 0 {
+	if err != nil || len(relay.Fatal(checks)) > 0 || readOnly(checks) {
 		return checks, err
 	}
 	server, err := cfg.database()
@@ -58,6 +59,11 @@ func preflightChecks(ctx context.Context, cfg Config, reader *binlog.Reader, db 
 		return checks, err
 	}
 	return append(checks, check), nil
+}
+
+// readOnly tells a server that takes no writes: it says so to any statement, before it says anything of rights.
+func readOnly(checks []relay.Check) bool {
+	return slices.ContainsFunc(checks, func(c relay.Check) bool { return c.Name == binlog.CheckReadOnly && c.Level == relay.CheckFail })
 }
 
 func warn(checks []relay.Check, log *zap.Logger) {

@@ -146,12 +146,15 @@ func (s *server) checkRetention(checks *list) {
 	}
 }
 
+// CheckReadOnly is the name of the check whether the server takes writes.
+const CheckReadOnly = "read_only"
+
 func (s *server) checkReadOnly(checks *list) {
 	if on := s.variables["read_only"]; on == "ON" || on == "1" {
-		checks.fail("", "read_only", "the server is read-only: the checkpoint cannot be saved", "point MYSQL_DSN at the primary, or SET GLOBAL read_only=OFF")
+		checks.fail("", CheckReadOnly, "the server is read-only: the checkpoint cannot be saved", "point MYSQL_DSN at the primary, or SET GLOBAL read_only=OFF")
 		return
 	}
-	checks.ok("read_only", "the server takes writes")
+	checks.ok(CheckReadOnly, "the server takes writes")
 }
 
 func (s *server) checkRights(checks *list, cfg Config) {
