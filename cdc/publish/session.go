@@ -150,7 +150,9 @@ func (s *Session) send(row *relay.Row) bool {
 		return false // the library sees it too and reports it
 	default:
 		if f.confirm, err = s.ch.PublishWithDeferredConfirm(to.exchange, to.key, true, false, m); err != nil {
-			s.end(fmt.Errorf("publish: %w", err))
+			if !errors.Is(err, amqp.ErrClosed) { // else the watcher is told why, and ends the session with that
+				s.end(fmt.Errorf("publish: %w", err))
+			}
 			return false
 		}
 	}
