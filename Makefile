@@ -28,7 +28,8 @@ build: ## bin/api, bin/cdc, bin/worker
 
 .PHONY: test
 test: ## all tests, on real servers that are started for them
-	@export $(MEMORY); $(DEV) test go test -count=1 -timeout 45m ./...
+	@export $(MEMORY); $(DEV) test go test -count=1 -timeout 45m $$(go list ./... | grep -v /deploy/e2e)
+	@$(MEMORY) go test -count=1 -timeout 45m ./deploy/e2e # alone: it measures how long a recovery takes
 
 .PHONY: race
 race: ## the same under the race detector, without the end-to-end tests
