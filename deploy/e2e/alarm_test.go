@@ -28,7 +28,7 @@ const outlast = 20 * time.Second
 func TestAlarmsAreWaitedOutUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, 0)
 	w.recovers("the start")
 	for i := range count(10) {
@@ -83,7 +83,7 @@ func TestARelayStopsAndStartsDuringAnAlarm(t *testing.T) {
 	t.Parallel()
 	const timeout = 3 * time.Second
 	w := setup(t, option{cdcEnv: []string{fmt.Sprintf("SHUTDOWN_TIMEOUT=%v", timeout)}})
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, 0)
 	w.recovers("the start")
 	l.goesOn(func() {

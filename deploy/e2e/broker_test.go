@@ -17,7 +17,7 @@ import (
 func TestTheBrokerMayDieUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, 0)
 	pause(t, time.Second) // a queue younger than that may not outlive a kill: see stack.RabbitMQ
 	w.recovers("the start")
@@ -48,7 +48,7 @@ func TestTheBrokerMayDieUnderLoad(t *testing.T) {
 func TestConnectionsMayBeClosedByTheBrokerUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, 0)
 	w.recovers("the start")
 	times, before := count(50), w.position().Totals

@@ -124,7 +124,7 @@ func TestThePositionIsToldAtOnceWhateverHappens(t *testing.T) {
 		}
 		require.NoError(t, insert(t.Context(), w.db, true, events...))
 	}
-	w.bindAudit()
+	w.audit("#")
 	require.NoError(t, w.cdc.Start())
 	w.waitFor("the relay to listen", time.Minute, func() bool {
 		return w.call(t.Context(), http.MethodGet, w.cdc.URL("/healthz"), "", http.StatusOK, nil) == nil

@@ -157,7 +157,7 @@ func (f *failover) caughtUp(replica int) {
 func TestThePromotedReplicaIsReadOnByGTID(t *testing.T) {
 	t.Parallel()
 	f := setupFailover(t)
-	audit := f.audit()
+	audit := f.audit("#")
 	l := f.load(4, count(1000))
 	f.waitFor("events to flow", time.Minute, func() bool { return f.position().Totals.Confirmed > 20 })
 

@@ -78,7 +78,7 @@ func (w *world) binlogs() (files []string) {
 func TestAPurgedBinlogIsRepairedAndOldRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	_, err := w.post(t.Context(), 1)
 	require.NoError(t, err)
 	w.everythingOnce(1)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"tailbox/schema/topology"
 )
 
 // TestAMillionRowsInOneTransaction: the relay passes them in little memory, and when it is killed in the middle it sends
@@ -30,13 +28,8 @@ func TestAMillionRowsInOneTransaction(t *testing.T) {
 }
 
 func manyRows(t *testing.T, options ...string) {
-	const queue = "bulk"
 	w := setup(t, option{noStart: true, mysql: options, cdcEnv: []string{"CHECKPOINT_INTERVAL=20ms"}})
-	ch := w.channel()
-	require.NoError(t, topology.DeclareExchange(ch, topology.Exchange))
-	_, err := ch.QueueDeclare(queue, true, false, false, false, nil)
-	require.NoError(t, err)
-	require.NoError(t, ch.QueueBind(queue, "bulk.*", topology.Exchange, false, nil))
+	bulk := w.audit("bulk.*")
 	w.start(w.cdc)
 
 	rows := w.insertMany(1_000_000)
@@ -44,7 +37,6 @@ func manyRows(t *testing.T, options ...string) {
 	require.Less(t, w.peak(w.cdc.Process().Pid()), 256<<20, "bytes of memory")
 	require.NoError(t, w.cdc.Process().Kill())
 	saved := w.number("SELECT JSON_EXTRACT(position, '$.skip_rows') FROM relay_checkpoint")
-	bulk := &audit{w: w, queue: queue}
 	published := len(bulk.settled())
 	require.Less(t, published, rows, "the kill was in the middle")
 

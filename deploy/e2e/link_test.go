@@ -139,7 +139,7 @@ func (w *world) try(bad badLink) *trial {
 	if bad.atWorker {
 		tr.link, tr.service = tr.workerLink, tr.worker
 	}
-	tr.routed = tr.audit()
+	tr.routed = tr.audit("#")
 	tr.startFeed(100 * time.Millisecond)
 	tr.link.Reset()
 	w.waitFor("the first effects", time.Minute, func() bool { return tr.number("SELECT COUNT(*) FROM inbox") > 10 })

@@ -103,7 +103,7 @@ func (l *load) one(i int) {
 func TestNothingIsLostWhenCdcAndWorkerAreKilled(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	customers, kills := count(10000), count(20)
 	l := w.load(16, customers)
 
@@ -224,7 +224,7 @@ func TestWhatReachedNoQueueIsNeverPassed(t *testing.T) {
 func TestServersMayBeKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, count(3000))
 	for range count(20) {
 		pause(t, time.Duration(300+rand.IntN(700))*time.Millisecond)
@@ -294,7 +294,7 @@ func TestAMessageThatReachesNoQueueIsParkedAndTheRestGoesOn(t *testing.T) {
 func TestSigtermUnderLoadMakesNoDuplicateAndNoRedelivery(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	l := w.load(8, count(4000))
 	for range count(30) {
 		pause(t, time.Duration(200+rand.IntN(400))*time.Millisecond)
@@ -325,7 +325,7 @@ func (w *world) duplicates() (n int) {
 func TestRolledBackTransactionsAreNeverPublished(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	audit := w.audit()
+	audit := w.audit("#")
 	var kept []string
 	for i := range 200 {
 		e := schematest.Event(func(e *schema.Event) { e.AggregateID = schema.NewID() })

@@ -142,7 +142,7 @@ func (w *world) mixed(n int) (fit, unfit []string) {
 func TestPoisonCostsOnlyItselfAndIsRetriedOrDropped(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{noStart: true, cdcEnv: []string{"ADMIN_TOKEN=dev", "MAX_MESSAGE_BYTES=2000"}})
-	audit := w.audit()
+	audit := w.audit("#")
 	w.stream()
 	fit, unfit := w.mixed(count(10_000))
 	w.waitFor("the rest to be confirmed", time.Minute, func() bool { return w.position().Totals.Confirmed == len(fit) })
@@ -190,7 +190,7 @@ func TestPoisonCostsOnlyItselfAndIsRetriedOrDropped(t *testing.T) {
 func TestTheRelayHaltsAtPoisonWhereItIsTold(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{noStart: true, cdcEnv: []string{"ADMIN_TOKEN=dev", "ON_POISON=halt"}})
-	w.bindAudit()
+	w.audit("#")
 	w.stream()
 	w.mixed(100)
 	w.waitFor("the relay to halt", time.Minute, func() bool { p := w.position(); return p.State == "halted" && p.Reason == "poison" })
@@ -231,7 +231,7 @@ func (w *world) endOfBinlog() (file string, pos int) {
 func TestADryRunSaysHowManyComeAgainAndSoManyDo(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{noStart: true, cdcEnv: []string{"ADMIN_TOKEN=dev"}})
-	audit := w.audit()
+	audit := w.audit("#")
 	w.stream()
 	commit := func(n int) (ids []string) {
 		for range n {

@@ -40,7 +40,7 @@ var inapplicable = []func(*schema.Event){
 func TestOnePercentPoisonLeavesTheRestInOrder(t *testing.T) {
 	t.Parallel()
 	w := setup(t, option{cdcEnv: []string{"ON_POISON=quarantine", "MAX_MESSAGE_BYTES=4096"}})
-	audit := w.audit()
+	audit := w.audit("#")
 	const batch = 50
 	unsent, unapplied := map[string]bool{}, map[string]bool{}
 	var ring [10]schema.Event

@@ -21,7 +21,7 @@ import (
 func TestAKilledLeaderIsReplacedWithinTheLease(t *testing.T) {
 	t.Parallel()
 	p := standbyWorld(t)
-	audit, stop := p.audit(), p.trickle()
+	audit, stop := p.audit("#"), p.trickle()
 	var longest time.Duration
 	for range count(50) {
 		leader := p.leader()
@@ -42,7 +42,7 @@ func TestAKilledLeaderIsReplacedWithinTheLease(t *testing.T) {
 func TestAFrozenLeaderComesBackAsAStandby(t *testing.T) {
 	t.Parallel()
 	p := standbyWorld(t)
-	audit, stop := p.audit(), p.trickle()
+	audit, stop := p.audit("#"), p.trickle()
 	for range count(50) {
 		leader := p.leader()
 		pause(t, time.Duration(rand.IntN(300))*time.Millisecond)
@@ -71,7 +71,7 @@ func TestAFrozenLeaderComesBackAsAStandby(t *testing.T) {
 func TestARollingRestartMakesNoDuplicateAndNoGap(t *testing.T) {
 	t.Parallel()
 	p := standbyWorld(t)
-	audit, stop := p.audit(), p.trickle()
+	audit, stop := p.audit("#"), p.trickle()
 	var longest time.Duration
 	for range count(50) {
 		leader := p.leader()
@@ -102,7 +102,7 @@ func TestALeaderThatIsCutOffIsReplacedOnce(t *testing.T) {
 		cfg.MySQLAddr = database[i].Addr()
 		cfg.AMQPURL = strings.Replace(p.stack.Rabbit.URL("/"), p.stack.Rabbit.Addr(), broker[i].Addr(), 1)
 	})
-	audit, stop := p.audit(), p.trickle()
+	audit, stop := p.audit("#"), p.trickle()
 	for _, cut := range []struct {
 		what             string
 		database, broker bool
@@ -193,7 +193,7 @@ func TestRelaysOfDifferentNamesWorkSideBySide(t *testing.T) {
 	t.Cleanup(func() { _ = orders.Process().Kill() })
 	w.start(orders)
 
-	audit := w.audit()
+	audit := w.audit("#")
 	var mine, theirs []string
 	for range 20 {
 		e := schematest.Event(func(e *schema.Event) { e.AggregateID = schema.NewID() })
