@@ -10,13 +10,18 @@ import (
 	"tailbox/schema/topology"
 )
 
-// audit is a stream on the exchange: it keeps every message that was routed, in order, duplicates included. Reading takes
-// nothing out of it, so what was read cannot come again, nor in another order.
+// audit is a queue on the exchange for the test alone: it gets every message that was routed, in order, duplicates included.
+//
+// Its one consumer stays, so nothing goes back to the queue and comes again in another order. When the broker takes its
+// connection, what it has had comes again; the queue has a delivery limit, because RabbitMQ 3.10 keeps the place of what comes
+// again in such a queue alone.
 type audit struct {
-	w    *world
-	name string
-	next int64 // offset of the first message that is not read
-	ids  []string
+	w          *world
+	queue      string
+	deliveries <-chan amqp.Delivery
+	again      bool // the consumer is not the first
+	seen       map[string]bool
+	ids        []string
 }
 
 // channel is one for a test's own questions, closed with the test.
@@ -30,47 +35,63 @@ func (w *world) channel() *amqp.Channel {
 	return ch
 }
 
-// audit declares the stream for what is published under the routing key. Call it before anything is.
+// audit declares the queue for what is published under the routing key. Call it before anything is.
 func (w *world) audit(key string) *audit {
 	w.t.Helper()
-	a := &audit{w: w, name: "audit"}
+	a := &audit{w: w, queue: "audit", seen: map[string]bool{}}
 	ch := w.channel()
 	require.NoError(w.t, topology.DeclareExchange(ch, topology.Exchange))
-	_, err := ch.QueueDeclare(a.name, true, false, false, false, amqp.Table{"x-queue-type": "stream"})
+	_, err := ch.QueueDeclare(a.queue, true, false, false, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": int64(1_000_000)})
 	require.NoError(w.t, err)
-	require.NoError(w.t, ch.QueueBind(a.name, key, topology.Exchange, false, nil))
+	require.NoError(w.t, ch.QueueBind(a.queue, key, topology.Exchange, false, nil))
+	a.consume()
 	return a
 }
 
-// read adds what the stream has got since the last reading to what was read before, and returns the ids of all of it.
-// A message of its own marks where this reading ends.
-func (a *audit) read() []string {
+func (a *audit) consume() {
 	a.w.t.Helper()
 	ch := a.w.channel()
-	marker := schema.NewID()
-	require.NoError(a.w.t, ch.PublishWithContext(a.w.t.Context(), "", a.name, true, false, amqp.Publishing{MessageId: marker}))
 	require.NoError(a.w.t, ch.Qos(1000, 0, false))
-	deliveries, err := ch.ConsumeWithContext(a.w.t.Context(), a.name, marker, false, false, false, false, amqp.Table{"x-stream-offset": a.next})
+	var err error
+	a.deliveries, err = ch.ConsumeWithContext(a.w.t.Context(), a.queue, "", false, true, false, false, nil)
 	require.NoError(a.w.t, err)
-	for m := range deliveries {
-		offset, ok := m.Headers["x-stream-offset"].(int64)
-		require.True(a.w.t, ok, "a stream says where a message is: %v", m.Headers)
-		require.NoError(a.w.t, m.Ack(false)) // asks for more
-		if offset < a.next {
-			continue // a stream is read from the start of a chunk
-		}
-		a.next = offset + 1
-		if m.MessageId == marker {
-			require.NoError(a.w.t, ch.Close())
-			return a.ids
-		}
-		a.ids = append(a.ids, m.MessageId)
-	}
-	require.Fail(a.w.t, "the broker went away during a reading")
-	return nil
 }
 
-// settled waits until the stream has been still for a moment that is longer than a publish takes.
+// read adds what is in the queue at this moment to what was read before, and returns the ids of all of it.
+func (a *audit) read() []string {
+	a.w.t.Helper()
+	for end := a.mark(); !a.seen[end]; {
+		m, ok := <-a.deliveries
+		if !ok {
+			a.again = true
+			a.consume()
+			continue
+		}
+		_ = m.Ack(false) // it comes again where the connection is gone
+		hadAlready := a.again && m.Redelivered && a.seen[m.MessageId]
+		a.seen[m.MessageId] = true
+		if m.MessageId != end && !hadAlready {
+			a.ids = append(a.ids, m.MessageId)
+		}
+	}
+	return a.ids
+}
+
+// mark puts a message of its own behind all that is in the queue, and returns its id.
+func (a *audit) mark() string {
+	a.w.t.Helper()
+	ch := a.w.channel()
+	require.NoError(a.w.t, ch.Confirm(false))
+	id := schema.NewID()
+	confirm, err := ch.PublishWithDeferredConfirmWithContext(a.w.t.Context(), "", a.queue, true, false,
+		amqp.Publishing{MessageId: id, DeliveryMode: amqp.Persistent})
+	require.NoError(a.w.t, err)
+	_, err = confirm.WaitContext(a.w.t.Context())
+	require.NoError(a.w.t, err)
+	return id
+}
+
+// settled waits until the queue has got nothing for a moment that is longer than a publish takes.
 func (a *audit) settled() []string {
 	a.w.t.Helper()
 	before := -1
