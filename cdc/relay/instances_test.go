@@ -268,19 +268,24 @@ func TestAskingForTheStatusConfirmsNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	i := b.instance()
+	i.source.Slow(time.Millisecond)
 	var asking sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
-	for range 4 {
+	for range 2 {
 		asking.Go(func() {
 			for ctx.Err() == nil {
 				i.Status()
 			}
 		})
 	}
-	b.leader(10*time.Second, i)
-	b.log.Commit(500)
-	for range 10 {
-		require.Eventually(t, func() bool { return i.Status().Totals.Confirmed > 0 && i.Status().InFlight == 0 }, 10*time.Second, time.Millisecond)
+	b.leader(time.Minute, i)
+	n := uint64(len(b.log.Commit(20)))
+	for round := range uint64(5) {
+		require.Eventually(t, func() bool { return i.Status().Totals.Confirmed == n*(round+1) }, time.Minute, time.Millisecond)
+		require.NoError(t, i.Move(t.Context(), i.Status().ConfirmedAt)) // where there were rows there is none now
+		for range 5 {
+			i.Status() // as long as any that is under way
+		}
 		require.NoError(t, i.Move(t.Context(), relay.Position{Flavor: "fake"}))
 	}
 	stop()

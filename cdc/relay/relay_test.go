@@ -274,6 +274,25 @@ func breakAll(t *testing.T, random *rand.Rand) {
 	require.Equal(t, len(all), b.log.Index(place))
 }
 
+// TestARelayWithoutAPlaceIsStillStarting: what is committed before START=latest has asked where that is may be passed over.
+func TestARelayWithoutAPlaceIsStillStarting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		i := b.instance()
+		i.source.Seek(true)
+		time.Sleep(time.Second)
+		require.Equal(t, relay.Starting, i.Status().State)
+		b.log.Commit(1)
+		time.Sleep(time.Second)
+		require.Equal(t, relay.Snapshot, i.Status().State, "it begins with what the table holds")
+		i.source.Seek(false)
+		time.Sleep(time.Second)
+		require.Equal(t, relay.Streaming, i.Status().State)
+		require.NoError(t, i.stop())
+	})
+}
+
 func TestNothingIsSavedInsideARepair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -5,7 +5,7 @@ type State string
 
 // The states. From each a relay can come to Halted.
 const (
-	Starting  State = "starting"  // has not seen the lease yet
+	Starting  State = "starting"  // has not seen the lease yet, or leads and has no place to begin at
 	Standby   State = "standby"   // another instance leads; this one is ready to take over
 	Snapshot  State = "snapshot"  // sending what the table held before the place it streams from
 	Repairing State = "repairing" // likewise, because the binlog did not lead on from the checkpoint

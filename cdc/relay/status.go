@@ -69,6 +69,8 @@ func (r *Relay) Status() Status {
 		s.State, s.Reason = Stalled, SourceDown
 	case !ok && r.source.Repairing():
 		s.State = Repairing
+	case !ok && s.Totals.Read == 0: // START=latest has not asked yet where that is: what is committed now may be passed over
+		s.State = Starting
 	case !ok:
 		s.State = Snapshot
 	}

@@ -19,7 +19,9 @@ type Source struct {
 	from relay.Position
 	rows uint64 // delivered since Begin
 	gap  bool
+	lost bool // has no place to begin at yet
 
+	slow      atomic.Int64 // nanoseconds
 	connected atomic.Bool
 }
 
@@ -57,6 +59,16 @@ func (s *Source) Repair(under bool) {
 	defer s.mu.Unlock()
 	s.gap = under
 }
+
+// Seek makes the source have no place to begin at yet, or have one.
+func (s *Source) Seek(lost bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = lost
+}
+
+// Slow makes it take its time before it answers what is confirmed.
+func (s *Source) Slow(by time.Duration) { s.slow.Store(int64(by)) }
 
 // Repairing implements relay.Source.
 func (s *Source) Repairing() bool {
@@ -113,6 +125,7 @@ func (s *Source) next() (row relay.Row, ok bool, more, cut <-chan struct{}, halt
 
 // Confirmed implements relay.Source.
 func (s *Source) Confirmed(seq uint64) (relay.Position, uint64, bool) {
+	time.Sleep(time.Duration(s.slow.Load()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if seq > s.rows {
@@ -128,5 +141,5 @@ func (s *Source) Confirmed(seq uint64) (relay.Position, uint64, bool) {
 		at.SkipRows -= uint64(len(txn))
 		at.Pos++
 	}
-	return at, at.Pos, !s.gap
+	return at, at.Pos, !s.gap && !s.lost
 }
