@@ -158,7 +158,7 @@ func classify(err error) error {
 		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): %s", refused.Message, startAnew)
 	case says("cannot replicate anonymous transaction"):
 		return relay.Haltf(relay.SourceChanged, "the binlog has transactions without GTIDs behind the checkpoint (%s): gtid_mode was not ON all the time; "+
-			"let the relay pass them with gtid_mode=ON_PERMISSIVE, or %s", refused.Message, startAnew)
+			"%s", refused.Message, startAnew)
 	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
 		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)
 	case says("greater than file size", "> file size", "impossible position"):

@@ -21,11 +21,18 @@ import (
 // private is a bundle on a server of the test's own, which it may hurt.
 func private(t *testing.T, options ...string) *bundle {
 	t.Helper()
+	b, _ := privateServer(t, options...)
+	return b
+}
+
+// privateServer gives the server, too.
+func privateServer(t *testing.T, options ...string) (b *bundle, server *stack.MySQL) {
+	t.Helper()
 	set, err := stack.SetFromEnv()
 	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "tailbox-gap-")
 	require.NoError(t, err)
-	server, err := stack.NewMySQL(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: options})
+	server, err = stack.NewMySQL(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: options})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -38,11 +45,11 @@ func private(t *testing.T, options ...string) *bundle {
 	root := schematest.Open(t, server.DSN(""))
 	_, err = root.ExecContext(t.Context(), "CREATE DATABASE tailbox")
 	require.NoError(t, err)
-	b := &bundle{t: t, dsn: server.DSN("tailbox")}
+	b = &bundle{t: t, dsn: server.DSN("tailbox")}
 	b.db = schematest.Open(t, b.dsn)
 	_, err = schema.Migrate(t.Context(), b.db)
 	require.NoError(t, err)
-	return b
+	return b, server
 }
 
 // purge deletes all binlog files but a new one.

@@ -10,10 +10,10 @@ import (
 
 // initialize makes the data folder in one step: under another name first, so that one that was cut short is not used.
 func (m *MySQL) initialize(ctx context.Context) error {
-	if _, err := os.Stat(m.data()); err == nil {
+	if _, err := os.Stat(m.Data()); err == nil {
 		return nil
 	}
-	fresh, tmp := m.data()+".new", filepath.Join(m.dir, "tmp")
+	fresh, tmp := m.Data()+".new", filepath.Join(m.dir, "tmp")
 	grants := filepath.Join(m.dir, "grants.sql")
 	err := errors.Join(
 		os.RemoveAll(fresh),
@@ -30,7 +30,7 @@ func (m *MySQL) initialize(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, m.data()); err != nil {
+	if err := os.Rename(fresh, m.Data()); err != nil {
 		return fmt.Errorf("keep data folder: %w", err)
 	}
 	return nil

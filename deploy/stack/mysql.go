@@ -83,7 +83,8 @@ func (m *MySQL) DSN(database string) string {
 	return cfg.FormatDSN()
 }
 
-func (m *MySQL) data() string { return filepath.Join(m.dir, "data") }
+// Data is the folder of the server's files, for who wants to damage them.
+func (m *MySQL) Data() string { return filepath.Join(m.dir, "data") }
 
 // launch starts the server's process, with a data folder that is made if there is none.
 func (m *MySQL) launch(ctx context.Context) (instance, error) {
@@ -95,7 +96,7 @@ func (m *MySQL) launch(ctx context.Context) (instance, error) {
 	}
 	// MySQL will not start while the pid in this file exists, be it another program's by now or that of a dead process
 	// which nobody has collected. Ours is the folder: no server of it can be alive.
-	if err := os.Remove(filepath.Join(m.data(), socketName+".lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(m.Data(), socketName+".lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket lock: %w", err)
 	}
 	args := append([]string{"--no-defaults"}, m.serverOptions()...)
@@ -152,7 +153,7 @@ func (m *MySQL) serverOptions() []string {
 // folder, because a socket's full path may have no more than 107 bytes.
 func (m *MySQL) localOptions() []string {
 	options := []string{
-		"--datadir=" + m.data(),
+		"--datadir=" + m.Data(),
 		"--tmpdir=" + filepath.Join(m.dir, "tmp"),
 		"--socket=" + socketName,
 		"--pid-file=" + filepath.Join(m.dir, "mysqld.pid"),
