@@ -12,9 +12,9 @@ import (
 	"tailbox/cdc/relay"
 )
 
-// Add implements relay.Quarantine: it keeps an event that cannot be a message, durably when it returns. Adding an event that
+// Add implements relay.Quarantine: it keeps an event that cannot be a message, durably when it returns, for the leader alone. Adding an event that
 // is there already keeps its id and its attempts and renews the rest.
-func (s *Store) Add(ctx context.Context, row relay.Row, cause error) error {
+func (s *Store) Add(ctx context.Context, epoch uint64, row relay.Row, cause error) error {
 	payload := row.Event.Payload
 	if len(payload) > surelyFits {
 		var most int
@@ -25,9 +25,9 @@ func (s *Store) Add(ctx context.Context, row relay.Row, cause error) error {
 			payload = nil
 		}
 	}
-	err := s.insert(ctx, row, cause, payload)
+	err := s.insert(ctx, epoch, row, cause, payload)
 	if payload != nil && tooLarge(err) {
-		err = s.insert(ctx, row, cause, nil)
+		err = s.insert(ctx, epoch, row, cause, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("quarantine an event: %w", err)
@@ -39,13 +39,21 @@ func (s *Store) Add(ctx context.Context, row relay.Row, cause error) error {
 const surelyFits = 256 << 10
 
 // insert goes by a prepared statement: a payload that is written into the statement's text can grow to twice its size.
-func (s *Store) insert(ctx context.Context, row relay.Row, cause error, payload []byte) error {
+func (s *Store) insert(ctx context.Context, epoch uint64, row relay.Row, cause error, payload []byte) error {
 	e := row.Event
 	headers, err := json.Marshal(e.Headers)
 	if err != nil {
 		return fmt.Errorf("encode the headers: %w", err)
 	}
-	statement, err := s.db.PrepareContext(ctx, `INSERT INTO relay_quarantine (relay, event_key, event_id, aggregate_type, aggregate_id,
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	if err := s.fence(ctx, tx, epoch); err != nil {
+		return err
+	}
+	statement, err := tx.PrepareContext(ctx, `INSERT INTO relay_quarantine (relay, event_key, event_id, aggregate_type, aggregate_id,
 		aggregate_version, type, payload, payload_bytes, headers, created_at, source_position, committed_at, reason, quarantined_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))
 		ON DUPLICATE KEY UPDATE aggregate_type = VALUES(aggregate_type), aggregate_id = VALUES(aggregate_id),
@@ -56,9 +64,11 @@ func (s *Store) insert(ctx context.Context, row relay.Row, cause error, payload 
 		return fmt.Errorf("prepare: %w", err)
 	}
 	defer func() { _ = statement.Close() }() // the connection lives on
-	_, err = statement.ExecContext(ctx, s.relay, key(e.ID), []byte(e.ID), []byte(e.AggregateType), []byte(e.AggregateID),
-		e.AggregateVersion, []byte(e.Type), payload, len(e.Payload), headers, e.CreatedAt.UTC(), row.Position, row.CommittedAt.UTC(), reason(cause))
-	return err
+	if _, err := statement.ExecContext(ctx, s.relay, key(e.ID), []byte(e.ID), []byte(e.AggregateType), []byte(e.AggregateID),
+		e.AggregateVersion, []byte(e.Type), payload, len(e.Payload), headers, e.CreatedAt.UTC(), row.Position, row.CommittedAt.UTC(), reason(cause)); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // tooLarge tells what only a smaller statement can mend.

@@ -26,8 +26,8 @@ func TestAnEventIsKeptOnceHoweverOftenItIsAdded(t *testing.T) {
 	require.Error(t, err)
 
 	r.Event.Payload = []byte(`{"mended":true}`)
-	require.NoError(t, b.store.Add(t.Context(), r, errors.New("another reason")))
-	require.NoError(t, b.of("other").Add(t.Context(), r, errors.New("of another relay")))
+	require.NoError(t, b.store.Add(t.Context(), 7, r, errors.New("another reason")))
+	require.NoError(t, b.of("other").Add(t.Context(), 7, r, errors.New("of another relay")))
 	entries, total := b.list()
 	require.Equal(t, 1, total)
 	require.Len(t, entries, 1)
@@ -36,6 +36,21 @@ func TestAnEventIsKeptOnceHoweverOftenItIsAdded(t *testing.T) {
 	require.Equal(t, 1, entries[0].Attempts, "what was tried stays known")
 	require.Equal(t, len(r.Event.Payload), entries[0].PayloadBytes)
 	require.LessOrEqual(t, len(entries[0].EventID), 258, "a list shows the beginning of what is too long")
+}
+
+// TestWhatALeaderDroppedDoesNotComeBack: an instance that was frozen while it set an event aside finds that another leads.
+func TestWhatALeaderDroppedDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := row()
+	id := b.add(r)
+	b.exec("UPDATE relay_checkpoint SET epoch = 8 WHERE relay = 'default'")
+	b.lead(8)
+	_, err := b.store.Drop(t.Context(), id, ada)
+	require.NoError(t, err)
+	require.ErrorIs(t, b.store.Add(t.Context(), 7, r, errTooLong), relay.ErrFenced)
+	entries, _ := b.list()
+	require.Empty(t, entries)
 }
 
 func TestAListGoesOnBehindTheLastOneSeen(t *testing.T) {

@@ -88,9 +88,6 @@ func (s *Store) Drop(ctx context.Context, id uint64, by audit.Entry) (Entry, err
 }
 
 // change makes a change of one event and its record in the audit, both or neither, and gives the event as it was.
-//
-// Invariant: nothing is changed by a process whose epoch is not the newest. The share lock makes a takeover wait until this
-// is committed.
 func (s *Store) change(ctx context.Context, id uint64, by audit.Entry, do func(tx *sql.Tx) (sql.Result, error), after any) (Entry, error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -98,13 +95,11 @@ func (s *Store) change(ctx context.Context, id uint64, by audit.Entry, do func(t
 	}
 	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
 
-	var epoch uint64
-	err = tx.QueryRowContext(ctx, "SELECT epoch FROM relay_checkpoint WHERE relay = ? LOCK IN SHARE MODE", s.relay).Scan(&epoch)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return Entry{}, fmt.Errorf("ask who leads: %w", err)
-	}
-	if epoch != by.Epoch {
-		return Entry{}, ErrNotLeading
+	if err := s.fence(ctx, tx, by.Epoch); err != nil {
+		if errors.Is(err, relay.ErrFenced) {
+			err = ErrNotLeading
+		}
+		return Entry{}, err
 	}
 	entry, err := s.get(ctx, tx, id)
 	if err != nil {
@@ -125,6 +120,22 @@ func (s *Store) change(ctx context.Context, id uint64, by audit.Entry, do func(t
 		return Entry{}, fmt.Errorf("commit: %w", err)
 	}
 	return entry, nil
+}
+
+// fence begins a transaction that changes the quarantine.
+//
+// Invariant: nothing is changed by a process whose epoch is not the newest. The share lock makes a takeover wait until the
+// transaction is over.
+func (s *Store) fence(ctx context.Context, tx *sql.Tx, epoch uint64) error {
+	var newest uint64
+	err := tx.QueryRowContext(ctx, "SELECT epoch FROM relay_checkpoint WHERE relay = ? LOCK IN SHARE MODE", s.relay).Scan(&newest)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("ask who leads: %w", err)
+	}
+	if newest != epoch {
+		return relay.ErrFenced
+	}
+	return nil
 }
 
 // brief is what the audit keeps of an event.

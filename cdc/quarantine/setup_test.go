@@ -74,7 +74,7 @@ var errTooLong = errors.New("the type has 300 bytes, AMQP allows 255")
 // add puts an event into quarantine and returns its id there.
 func (b *bundle) add(row relay.Row) uint64 {
 	b.t.Helper()
-	require.NoError(b.t, b.store.Add(b.t.Context(), row, errTooLong))
+	require.NoError(b.t, b.store.Add(b.t.Context(), 7, row, errTooLong))
 	entries, total := b.list()
 	require.NotEmpty(b.t, entries)
 	require.Len(b.t, entries, total)

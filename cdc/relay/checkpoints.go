@@ -40,6 +40,7 @@ type Store interface {
 
 // Quarantine keeps events that cannot be messages, so that those behind them can go on.
 type Quarantine interface {
-	// Add stores the row durably with why it cannot be sent. It is idempotent for each event.
-	Add(ctx context.Context, row Row, cause error) error
+	// Add stores the row durably with why it cannot be sent, or returns ErrFenced when the epoch is not the newest: what the
+	// leader retried or dropped must not come back. It is idempotent for each event.
+	Add(ctx context.Context, epoch uint64, row Row, cause error) error
 }

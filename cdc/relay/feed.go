@@ -80,10 +80,14 @@ func (l *loop) fillQuarantine(ctx context.Context) {
 			retry := newBackOff(2 * time.Second)
 			for {
 				bounded, cancel := context.WithTimeout(ctx, l.cfg.ShutdownTimeout)
-				err := l.cfg.Quarantine.Add(bounded, s.row, s.cause)
+				err := l.cfg.Quarantine.Add(bounded, l.tenure.epoch, s.row, s.cause)
 				cancel()
 				if err == nil {
 					break
+				}
+				if errors.Is(err, ErrFenced) {
+					l.tenure.lose(err)
+					return
 				}
 				l.log.Warn("the quarantine did not take an event, trying again", zap.String("event_id", s.row.Event.ID), zap.Error(err))
 				if !wait(ctx, retry.NextBackOff()) {

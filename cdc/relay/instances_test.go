@@ -212,7 +212,7 @@ type quarantine struct {
 	broken bool
 }
 
-func (q *quarantine) Add(_ context.Context, row relay.Row, _ error) error {
+func (q *quarantine) Add(_ context.Context, _ uint64, row relay.Row, _ error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.broken {

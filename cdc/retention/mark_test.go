@@ -101,7 +101,7 @@ func TestRowsInQuarantineStay(t *testing.T) {
 	ids := b.insert(events...)
 	// As the relay does before its checkpoint passes an event that cannot be a message.
 	store := quarantine.New(b.db, "other", quarantine.Config{})
-	require.NoError(t, store.Add(t.Context(), relay.Row{Event: events[1], Position: "p", CommittedAt: time.Now()}, errors.New("too long")))
+	require.NoError(t, store.Add(t.Context(), 0, relay.Row{Event: events[1], Position: "p", CommittedAt: time.Now()}, errors.New("too long")))
 	b.broker.Unbind(false)
 	b.sweep()
 	b.gone("the others", ids[0], ids[2])
