@@ -53,11 +53,7 @@ const (
 // migrating, until the context ends. Settings that the server refuses are an error that wraps ops.ErrBadConfig.
 func migrate(ctx context.Context, cfg Config, log *zap.Logger) error {
 	dsn, variable := cfg.owner()
-	server, err := ops.ParseDSN(variable, dsn, cfg.MySQLTLS)
-	if err != nil {
-		return err
-	}
-	pool, err := ops.OpenMySQL(server, 2)
+	pool, err := ops.OpenMigrator(variable, dsn, cfg.MySQLTLS)
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,7 @@ func migrate(ctx context.Context, cfg Config, log *zap.Logger) error {
 	if dsn == "" {
 		name, dsn = "MYSQL_DSN", cfg.MySQLDSN
 	}
-	server, err := ops.ParseDSN(name, dsn, cfg.MySQLTLS)
-	if err != nil {
-		return err
-	}
-	db, err := ops.OpenMySQL(server, 2)
+	db, err := ops.OpenMigrator(name, dsn, cfg.MySQLTLS)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -64,6 +65,24 @@ func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	db.SetConnMaxIdleTime(time.Minute)
 	db.SetConnMaxLifetime(connLifetime)
 	return db, nil
+}
+
+// OpenMigrator returns a pool for migrations, by a setting as ParseDSN reads it. Nothing is dialled yet.
+func OpenMigrator(name string, dsn Secret, files TLSFiles) (*sql.DB, error) {
+	cfg, err := migratorConfig(name, dsn, files)
+	if err != nil {
+		return nil, err
+	}
+	return OpenMySQL(cfg, 2)
+}
+
+// migratorConfig lets the server be silent for as long as the ALTER of a large table takes; a dead link is left to TCP.
+func migratorConfig(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
+	cfg, err := ParseDSN(name, dsn, files)
+	if err == nil && !strings.Contains(dsn.Reveal(), "readTimeout=") {
+		cfg.ReadTimeout = 0
+	}
+	return cfg, err
 }
 
 // MySQLCode returns the server's error number, or 0 when the error did not come from the server.
