@@ -144,9 +144,6 @@ func (w *Worker) browse(ctx context.Context, look func(*browser) error) error {
 }
 
 func (b *browser) run(look func(*browser) error) error {
-	if err := b.w.queue.Declare(b.link.ch); err != nil {
-		return err
-	}
 	if err := look(b); err != nil {
 		return err
 	}

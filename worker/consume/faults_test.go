@@ -75,6 +75,7 @@ func TestNothingIsConsumedWhileAQueueCouldLoseMessages(t *testing.T) {
 	require.NoError(t, err)
 	w := b.start(t, consume.Config{}, effect.Handlers())
 	eventually(t, "the reason is told", func() bool { return w.Stats().Reason == "topology" })
+	require.Contains(t, w.Unready(), "topology")
 	_, err = b.ch.QueueDelete(b.queue.DeadQueue(), false, false, false)
 	require.NoError(t, err)
 	w.ready(t)

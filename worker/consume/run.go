@@ -50,10 +50,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer watching.Wait()
 	defer w.status.set(StateStopped, "")
 
+	w.status.set(StateConnecting, "")
 	pauses := newPauses(connectFirst, connectMost)
 	for epoch := uint64(1); ctx.Err() == nil; epoch++ {
 		began := time.Now()
-		w.status.set(StateConnecting, "")
 		err := w.session(ctx, patient, epoch)
 		if ctx.Err() != nil {
 			break

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,7 @@ const (
 	RoleIdle    = "idle"    // neither
 )
 
-// Reasons why a worker is not ready.
+// Reasons why a worker is not ready, beside those for which the broker refuses.
 const (
 	NotConnected = "broker_not_connected"
 	NotConsuming = "consumer_not_active"
@@ -166,7 +167,7 @@ func (w *Worker) Unready() []string {
 	case StateDraining:
 		reasons = append(reasons, NotConsuming)
 	default:
-		reasons = append(reasons, NotConnected, NotConsuming)
+		reasons = append(reasons, cmp.Or(s.reason, NotConnected), NotConsuming)
 	}
 	if !s.databaseUp.Load() || s.stalled.Load() > 0 {
 		reasons = append(reasons, NoDatabase)
