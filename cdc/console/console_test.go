@@ -216,3 +216,10 @@ func TestPositionTellsExactlyWhatARepairDid(t *testing.T) {
 	want.To, want.At = console.Place{File: "binlog.000007", Pos: 5, GTIDSet: "u:1-9"}, "2026-11-23T12:00:01.000000Z"
 	require.Equal(t, &want, b.view.Position().Repair)
 }
+
+func TestAnUnknownCallIsAProblem(t *testing.T) {
+	t.Parallel()
+	answer := setup().get(t, "/nowhere")
+	require.Equal(t, http.StatusNotFound, answer.Code)
+	require.Contains(t, answer.Header().Get("Content-Type"), "application/problem+json")
+}

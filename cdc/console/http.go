@@ -30,5 +30,5 @@ func (c *Console) Handler(metrics prometheus.Gatherer, more ...func(*http.ServeM
 		method, path, _ := strings.Cut(call, " ")
 		mux.HandleFunc(method+" /worker"+path, func(w http.ResponseWriter, r *http.Request) { c.worker.forward(w, r, path) })
 	}
-	return mux
+	return ops.Strict(mux)
 }
