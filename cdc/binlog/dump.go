@@ -157,7 +157,7 @@ func classify(err error) error {
 	case says("purged", "could not find first log", "could not find gtid state", "not find requested gtid"):
 		return relay.Haltf(relay.BinlogPurged, "the server no longer has what follows the checkpoint (%s): %s", refused.Message, startAnew)
 	case says("cannot replicate anonymous transaction"):
-		return relay.Haltf(relay.SourceChanged, "the binlog has transactions without GTIDs behind the checkpoint (%s): gtid_mode was not ON all the time; "+
+		return relay.Haltf(relay.HistoryReset, "the binlog has transactions without GTIDs behind the checkpoint (%s): gtid_mode was not ON all the time; "+
 			"%s", refused.Message, startAnew)
 	case says("more gtids", "not in the master's binlog", "not in the primary's binlog", "has not been found in the binlog"):
 		return relay.Haltf(relay.SourceBehind, "the server has not seen what the checkpoint has (%s)", refused.Message)

@@ -176,7 +176,7 @@ func (h *handler) beginMySQL(header *replication.EventHeader, e *replication.GTI
 			return err
 		}
 	} else if h.server.gtid {
-		return relay.Haltf(relay.SourceChanged, "a transaction without a GTID stands in the binlog although gtid_mode is ON: %s", startAnew)
+		return relay.Haltf(relay.HistoryReset, "a transaction without a GTID stands in the binlog although gtid_mode is ON: %s", startAnew)
 	}
 	at, exact := time.Unix(int64(header.Timestamp), 0), false
 	if e.ImmediateCommitTimestamp > 0 {

@@ -160,6 +160,9 @@ func (l *ledger) resume(server *server) (relay.Position, error) {
 		}
 		l.open = l.start.SkipGTID
 	}
+	if l.flavor == server.flavor && l.gtid != server.gtid && l.server == server.uuid {
+		return relay.Position{}, relay.Haltf(relay.HistoryReset, "gtid_mode was changed since the checkpoint, which was made with GTIDs %t: %s", l.gtid, startAnew)
+	}
 	if l.flavor != server.flavor || l.gtid != server.gtid {
 		return relay.Position{}, relay.Haltf(relay.SourceChanged, "the checkpoint was made on %s with GTIDs %t, the server is %s with GTIDs %t: "+
 			"point MYSQL_DSN at the right server, or %s",

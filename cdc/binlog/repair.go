@@ -20,7 +20,7 @@ const (
 // Repair is a gap in the binlog that is being, or was, filled from the outbox table.
 //
 // Which gaps can be: those where the table has all that the binlog has lost. After binlog_purged (the server has deleted
-// files) and history_reset (it has begun its binlog anew, or was rebuilt from a dump) the table still holds every event that
+// files) and history_reset (it has begun its binlog anew, was rebuilt from a dump, or its gtid_mode was changed) the table still holds every event that
 // was committed and not confirmed, because nobody deletes such a row: see package retention, which relies in turn on a repair
 // that is complete. The other reasons halt, whatever ON_GAP says:
 //   - source_behind: the server has lost transactions whose events were sent. The table would give all that survived, but

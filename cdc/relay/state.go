@@ -25,7 +25,7 @@ type Reason string
 // Reasons of Halted.
 const (
 	BinlogPurged   Reason = "binlog_purged"   // transactions after the checkpoint are gone from the server
-	HistoryReset   Reason = "history_reset"   // the server's binlog was reset: the checkpoint means nothing to it
+	HistoryReset   Reason = "history_reset"   // the server's binlog was reset, or its gtid_mode changed: the checkpoint means nothing to it
 	SourceChanged  Reason = "source_changed"  // file and position belong to another server
 	SourceBehind   Reason = "source_behind"   // the server has not seen what the checkpoint has
 	SourceIncident Reason = "source_incident" // the server says that its binlog misses something
