@@ -174,7 +174,11 @@ func (c *Core) OnQuarantined(seq uint64) {
 func (c *Core) advance() {
 	before := c.window.base
 	c.window.advance()
-	if c.window.base > before {
+	switch {
+	case c.window.base == before:
+	case c.hold != "": // what is held back now is so for the first time since
+		c.attempts = 1
+	default:
 		c.attempts = 0
 	}
 }
