@@ -23,6 +23,7 @@ type Core struct {
 	attempts int    // holds in a row without progress
 	why      Reason // of the last hold
 	aside    int    // rows that the quarantine does not have yet
+	unkept   bool   // it did not take one of them
 	paused   bool
 	draining bool
 	halt     *Halt
@@ -167,9 +168,13 @@ func (c *Core) OnQuarantined(seq uint64) {
 	s.state = confirmed
 	c.window.vacate(&s.row)
 	c.aside--
+	c.unkept = false
 	c.counts.Quarantined++
 	c.advance()
 }
+
+// OnQuarantineError says that the quarantine did not take a row that was set aside; it is asked again.
+func (c *Core) OnQuarantineError() { c.unkept = true }
 
 func (c *Core) advance() {
 	before := c.window.base
@@ -276,6 +281,8 @@ func (c *Core) State() (State, Reason) {
 		return Stalled, BrokerAlarm
 	case c.attempts > 0: // until one of them gets through, a retry that is under way changes nothing
 		return Stalled, c.why
+	case c.unkept:
+		return Stalled, QuarantineOff
 	}
 	return Streaming, ""
 }

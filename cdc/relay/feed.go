@@ -89,6 +89,7 @@ func (l *loop) fillQuarantine(ctx context.Context) {
 					l.tenure.lose(err)
 					return
 				}
+				l.locked((*Core).OnQuarantineError)
 				l.log.Warn("the quarantine did not take an event, trying again", zap.String("event_id", s.row.Event.ID), zap.Error(err))
 				if !wait(ctx, retry.NextBackOff()) {
 					return

@@ -247,6 +247,7 @@ func TestPoisonGoesToTheQuarantineBeforeTheCheckpointPassesIt(t *testing.T) {
 			time.Sleep(time.Minute)
 			place, _ := b.row.Saved()
 			require.Equal(t, 1, b.log.Index(place))
+			require.Equal(t, relay.QuarantineOff, i.Status().Reason, "it says why it does not get on")
 			i.link.Cut(true) // what is set aside stays so when the session is lost
 			time.Sleep(time.Second)
 			i.link.Cut(false)

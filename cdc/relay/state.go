@@ -41,8 +41,9 @@ const (
 const (
 	SourceDown    Reason = "source_unreachable"
 	BrokerDown    Reason = "broker_unreachable"
-	BrokerAlarm   Reason = "broker_alarm" // out of memory or disk
-	BrokerRefused Reason = "refused"      // the broker said no to a message
-	Unroutable    Reason = "unroutable"   // a message reached no queue: a binding is missing
-	Topology      Reason = "topology"     // the exchange or a queue of ours is missing or could lose messages
+	BrokerAlarm   Reason = "broker_alarm"           // out of memory or disk
+	BrokerRefused Reason = "refused"                // the broker said no to a message
+	Unroutable    Reason = "unroutable"             // a message reached no queue: a binding is missing
+	QuarantineOff Reason = "quarantine_unreachable" // an event cannot be a message, and the quarantine does not take it
+	Topology      Reason = "topology"               // the exchange or a queue of ours is missing or could lose messages
 )

@@ -19,7 +19,7 @@ export const reasons = {
   // Halted.
   binlog_purged: {title: 'the binlog it needs was deleted', says: 'The server deleted binlog files with transactions that the relay had not read yet.',
     mend: 'Move the relay to a snapshot: it then sends all that the outbox table still holds, some of it a second time. Let the server keep its binlog for longer.'},
-  history_reset: {title: 'the binlog was reset', says: 'The binlog of the server was reset, so the checkpoint means nothing to it.',
+  history_reset: {title: 'the binlog was reset', says: 'The binlog of the server was reset, or its gtid_mode changed, so the checkpoint means nothing to it.',
     mend: 'Move the relay to a snapshot: it then sends all that the outbox table still holds.'},
   source_changed: {title: 'this is another server', says: 'The checkpoint is a file and an offset on another server than this one.',
     mend: 'Lead the relay back to its server, or move it to a snapshot. With GTIDs on, a change of server needs neither.'},
@@ -50,6 +50,8 @@ export const reasons = {
     mend: 'Look at the queues behind the exchange: their length limits, and their members.'},
   unroutable: {title: 'an event reaches no queue', says: 'RabbitMQ has no queue for its routing key, so it is held back, and all behind it. It is tried again.',
     mend: 'Bind a queue to the exchange for its routing key, or run with ON_UNROUTABLE=park to set such events aside.'},
+  quarantine_unreachable: {title: 'the quarantine takes nothing', says: 'An event cannot be a message, and the table relay_quarantine does not take it. It is tried again.',
+    mend: 'See the log for what MySQL says: a right that is missing, a table that is locked.'},
   topology: {title: 'the exchange is missing', says: 'The exchange is missing, or is of another kind than the relay was told. It is tried again.',
     mend: 'Declare the exchange as a durable topic exchange, or correct the setting EXCHANGE.'},
 };
