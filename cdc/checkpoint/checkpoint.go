@@ -42,8 +42,9 @@ func New(db *sql.DB, name, holder string, ttl time.Duration) *Store {
 
 // Save implements relay.Checkpoints.
 //
-// Invariant: one writer, and no way back: the row changes only while it has the caller's epoch, and no later save of it. A save
-// that was given up may still be on its way, and be applied after the one that took its place.
+// Invariant: one writer, and no way back: the row changes only while it has the caller's epoch and name, and no later save of
+// them. A save that was given up may still be on its way, and be applied after the one that took its place. A failover that loses
+// the change of hands lets another instance have the same epoch.
 func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, eventID string) error {
 	var text, sum any // NULL for the zero place
 	if !place.IsZero() {
@@ -54,8 +55,18 @@ func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, ev
 	}
 	number := s.saves.Add(1)
 	result, err := s.db.ExecContext(ctx, `UPDATE relay_checkpoint SET position = ?, crc32 = ?, event_id = NULLIF(?, ''),
-		saved_at = UTC_TIMESTAMP(6), saves = ? WHERE relay = ? AND epoch = ? AND saves < ?`, text, sum, eventID, number, s.relay, epoch, number)
+		saved_at = UTC_TIMESTAMP(6), saves = ? WHERE relay = ? AND epoch = ? AND holder = ? AND saves < ?`,
+		text, sum, shown(eventID), number, s.relay, epoch, s.holder, number)
 	return s.missing(ctx, found(result, err, "save the checkpoint"))
+}
+
+// shown is as much of an event's id as the column holds: the one in quarantine can have any length.
+func shown(eventID string) string {
+	const most = 255
+	if runes := []rune(eventID); len(runes) > most {
+		return string(runes[:most])
+	}
+	return eventID
 }
 
 // Fence commits a change of the row, so that all that was in the binlog before it is visible when it returns.

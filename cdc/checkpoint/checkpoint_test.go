@@ -2,6 +2,7 @@ package checkpoint_test
 
 import (
 	"database/sql"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +104,16 @@ func TestASaveThatComesLateDoesNotTakeThePlaceBack(t *testing.T) {
 	_, from, err := take(t, s)
 	require.NoError(t, err)
 	require.Equal(t, uint64(2), from.Pos)
+}
+
+// TestAnEventOfAnyIDIsPassed: what is in quarantine can have an id that is longer than the column.
+func TestAnEventOfAnyIDIsPassed(t *testing.T) {
+	t.Parallel()
+	_, open := setup(t)
+	s := open("a")
+	lease, _, err := take(t, s)
+	require.NoError(t, err)
+	require.NoError(t, s.Save(t.Context(), lease.Epoch, relay.Position{File: "f", Pos: 1}, strings.Repeat("é", 200_000)))
 }
 
 func TestMembersAreThoseThatLive(t *testing.T) {

@@ -100,20 +100,21 @@ func (s *Store) Acquire(ctx context.Context, seen relay.Lease) (relay.Lease, rel
 
 // Renew implements relay.Leases.
 func (s *Store) Renew(ctx context.Context, epoch uint64) error {
-	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET beat = beat + 1, expires_at = "+expiry+" WHERE relay = ? AND epoch = ?",
-		s.ttl.Microseconds(), s.relay, epoch)
+	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET beat = beat + 1, expires_at = "+expiry+" WHERE relay = ? AND epoch = ? AND holder = ?",
+		s.ttl.Microseconds(), s.relay, epoch, s.holder)
 	return s.missing(ctx, found(result, err, "renew the lease"))
 }
 
 // Release implements relay.Leases.
 func (s *Store) Release(ctx context.Context, epoch uint64) error {
-	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET holder = '', expires_at = UTC_TIMESTAMP(6) WHERE relay = ? AND epoch = ?", s.relay, epoch)
+	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET holder = '', expires_at = UTC_TIMESTAMP(6) WHERE relay = ? AND epoch = ? AND holder = ?",
+		s.relay, epoch, s.holder)
 	return found(result, err, "hand the lease over")
 }
 
 // Pause implements relay.Checkpoints.
 func (s *Store) Pause(ctx context.Context, epoch uint64, paused bool) error {
-	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET paused = ? WHERE relay = ? AND epoch = ?", paused, s.relay, epoch)
+	result, err := s.db.ExecContext(ctx, "UPDATE relay_checkpoint SET paused = ? WHERE relay = ? AND epoch = ? AND holder = ?", paused, s.relay, epoch, s.holder)
 	return found(result, err, "store the pause")
 }
 

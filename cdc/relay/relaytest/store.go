@@ -82,10 +82,10 @@ func (s *Store) reach(f func(row *Row) error) error {
 	return f(s.row)
 }
 
-// fenced runs f on the row if the epoch is the newest.
+// fenced runs f on the row if the epoch is the newest and was given to this instance.
 func (s *Store) fenced(epoch uint64, f func(row *Row)) error {
 	return s.reach(func(row *Row) error {
-		if row.lease.Epoch != epoch {
+		if row.lease.Epoch != epoch || row.lease.Holder != s.name {
 			return relay.ErrFenced
 		}
 		f(row)
