@@ -76,7 +76,7 @@ func (c *Config) message(row *relay.Row, headers amqp.Table) (to target, m amqp.
 		c.Format.attributes(headers, e)
 	}
 
-	return to, amqp.Publishing{
+	m = amqp.Publishing{
 		MessageId:    e.ID,
 		Type:         e.Type,
 		Timestamp:    e.CreatedAt,
@@ -85,7 +85,28 @@ func (c *Config) message(row *relay.Row, headers amqp.Table) (to target, m amqp.
 		AppId:        appID,
 		Headers:      headers,
 		Body:         e.Payload,
-	}, nil
+	}
+	if size := headerFrame(&m); c.frameMost > 0 && size > c.frameMost {
+		return to, m, fmt.Errorf("the headers and properties take a frame of %d bytes, the broker's frame_max is %d", size, c.frameMost)
+	}
+	return to, m, nil
+}
+
+// headerFrame is the size of the frame that has a message's properties, all of them in one, at most: AMQP does not split it,
+// and a broker that is sent a larger one than was agreed closes the connection.
+func headerFrame(m *amqp.Publishing) int {
+	const around, fixed = 8, 2 + 2 + 8 + 2 + 1 + 8 // of a frame; class, weight, body size, flags, delivery mode, timestamp
+	size := around + fixed + 4
+	for _, short := range []string{m.ContentType, m.MessageId, m.Type, m.AppId} {
+		size += 1 + len(short)
+	}
+	for name, value := range m.Headers {
+		size += 1 + len(name) + 1 + 8 // of a number, which is the most of all but texts
+		if text, ok := value.(string); ok {
+			size += len(text)
+		}
+	}
+	return size
 }
 
 // attributes adds those of a CloudEvent. Times are text: AMQP's own have no fractions of a second.

@@ -263,6 +263,28 @@ func TestAnEventThatCannotBeAMessageIsPoisonAndTheRestGoesOn(t *testing.T) {
 	b.confirmed(s, 5)
 }
 
+// TestHeadersFillOneFrameAndNoMore: an event with headers just below the limit is a message, one with more is poison and costs no
+// session.
+func TestHeadersFillOneFrameAndNoMore(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	require.NoError(t, topology.Customers("customers").Declare(b.ch))
+	s := b.open()
+	for seq, size := range []int{100_000, 131_072 - 600, 131_072, 1_000_000} {
+		batch := rows(uint64(seq+1), 1, func(e *schema.Event) { e.Headers = map[string]string{"note": strings.Repeat("x", size)} })
+		s.Publish(batch)
+		if size < 131_072 {
+			b.confirmed(s, uint64(seq+1))
+			continue
+		}
+		o := b.outcome(s)
+		require.Equal(t, relay.Poison, o.Kind)
+		require.ErrorContains(t, o.Err, "frame_max is 131072")
+	}
+	s.Publish(rows(5, 1))
+	b.confirmed(s, 5)
+}
+
 func TestTheExchangeMayBeMadeForEachEvent(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -46,6 +46,7 @@ type Config struct {
 	// max_message_size, and the next session finds it before it is sent. Defaults to DefaultMaxMessageBytes.
 	MaxMessageBytes int
 	brokerMost      int // what the broker said about that; 0 if nothing
+	frameMost       int // the largest frame that was agreed with the broker; 0 without a limit
 	// ConfirmTimeout is how long the broker may settle nothing while it has all that it needs to, before the session is given
 	// up. Defaults to DefaultConfirmTimeout.
 	ConfirmTimeout time.Duration
@@ -159,6 +160,7 @@ func (p *Publisher) setUp(conn *amqp.Connection, wire *wire) (*Session, error) {
 	// What one session came to know holds for the next one alone: the broker's limit may be raised meanwhile.
 	cfg := p.cfg
 	cfg.brokerMost = int(p.most.Swap(0))
+	cfg.frameMost = conn.Config.FrameSize
 	session := newSession(cfg, conn, ch, wire, &p.most)
 	if err := ch.Confirm(false); err != nil {
 		return nil, fmt.Errorf("ask for confirms: %w", err)
