@@ -78,13 +78,13 @@ func TestTablesOfOtherShapesAreReadAsTheyAre(t *testing.T) {
 			snapshot := b.reader(binlog.StartSnapshot)
 			snapshot.Begin(relay.Position{})
 			read := b.read(snapshot, "", 1)[0].Event
-			for _, got := range []schema.Event{streamed, read} {
-				if s.undated {
-					require.WithinDuration(t, time.Now(), got.CreatedAt, time.Minute, "the commit's")
-					got.CreatedAt = time.Time{}
-				}
-				require.Equal(t, want, got)
+			if s.undated {
+				require.WithinDuration(t, time.Now(), streamed.CreatedAt, time.Minute, "the commit's")
+				require.Zero(t, read.CreatedAt.Unix(), "the table does not tell")
+				streamed.CreatedAt, read.CreatedAt = time.Time{}, time.Time{}
 			}
+			require.Equal(t, want, streamed)
+			require.Equal(t, want, read)
 		})
 	}
 }

@@ -58,6 +58,10 @@ func (r *Reader) fill(ctx context.Context, s *server, since time.Time, deliver f
 	return from, r.readTable(ctx, tx, s, since, label(from), deliver)
 }
 
+// ageless is the time of an event whose row does not tell it. It is as old as a time can be: a consumer that remembers
+// for a while what it has applied must not take it for a new one.
+var ageless = time.Unix(0, 0).UTC()
+
 func (r *Reader) readTable(ctx context.Context, tx *sql.Tx, s *server, since time.Time, label string, deliver func(relay.Row) error) error {
 	mapping, err := r.mappingFor(s.columns)
 	if err != nil {
@@ -81,11 +85,14 @@ func (r *Reader) readTable(ctx context.Context, tx *sql.Tx, s *server, since tim
 		if err := rows.Scan(into...); err != nil {
 			return fmt.Errorf("read the outbox table: %w", err)
 		}
-		event, err := mapping.Event(values, time.Now().UTC())
+		event, err := mapping.Event(values, ageless)
 		if err != nil {
 			return relay.Haltf(relay.SchemaMismatch, "a row of %s cannot be read: %w", r.cfg.Outbox, err)
 		}
 		row := relay.Row{Seq: r.ledger.row(0), Event: event, Position: label, CommittedAt: event.CreatedAt}
+		if event.CreatedAt.Equal(ageless) {
+			row.CommittedAt = time.Now().UTC() // for the lag
+		}
 		if err := deliver(row); err != nil {
 			return err
 		}

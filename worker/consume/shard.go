@@ -145,7 +145,9 @@ func (sh *shard) tryUntilClear(ctx context.Context, m *message) verdict {
 
 // tellApplied notes that the message's effect has been committed.
 func (w *Worker) tellApplied(m *message) {
-	w.metrics.endToEnd.Observe(max(0, time.Since(m.event.CreatedAt).Seconds()))
+	if m.event.CreatedAt.Unix() > 0 { // else its row did not tell
+		w.metrics.endToEnd.Observe(max(0, time.Since(m.event.CreatedAt).Seconds()))
+	}
 	w.status.applied(time.Now())
 }
 
