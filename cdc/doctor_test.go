@@ -178,7 +178,7 @@ func TestDoctorReadsTheCheckpoint(t *testing.T) {
 	}
 	require.NoError(t, store.Save(t.Context(), epoch, ahead, ""))
 	p.fails("checkpoint", "the server", "")
-	place.GTID = false
+	place.GTID, place.ServerUUID = false, "another"
 	require.NoError(t, store.Save(t.Context(), epoch, place, ""))
 	p.fails("checkpoint", "point MYSQL_DSN at the right server", "")
 	p.exec("UPDATE relay_checkpoint SET crc32 = crc32 + 1")

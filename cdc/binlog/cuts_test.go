@@ -114,7 +114,7 @@ func (c *cutter) reader(i int) *binlog.Reader {
 	direct, _ := mysql.ParseDSN(c.server.DSN("m")) // of our own making
 	server := direct.Clone()
 	server.Addr = c.proxy.Addr()
-	r := binlog.New(binlog.Config{Server: server, DB: c.db, Start: binlog.StartLatest,
+	r := binlog.New(binlog.Config{Server: server, DB: c.db, Start: binlog.StartLatest, Fence: unfenced,
 		Outbox: binlog.Table{Schema: "m", Name: "outbox"}, Own: []binlog.Table{{Schema: "m", Name: "relay_checkpoint"}}})
 	binlog.AskAt(r, direct)
 	if i%2 == 1 {

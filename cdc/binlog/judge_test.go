@@ -25,7 +25,7 @@ func TestWhatCannotBeReadHaltsAtTheThirdTry(t *testing.T) {
 	server, err := mysql.ParseDSN(b.dsn)
 	require.NoError(t, err)
 	server.Addr = proxy.Addr()
-	r := binlog.New(binlog.Config{Server: server, DB: b.db, Start: binlog.StartLatest,
+	r := binlog.New(binlog.Config{Server: server, DB: b.db, Start: binlog.StartLatest, Fence: unfenced,
 		Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"}, Own: []binlog.Table{{Schema: server.DBName, Name: "relay_checkpoint"}}})
 	r.Begin(relay.Position{})
 	b.startLatest(r)

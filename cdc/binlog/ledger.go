@@ -77,7 +77,7 @@ func newLedger() *ledger { return &ledger{} }
 func (l *ledger) begin(from relay.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state = state{snapshot: from.Snapshot}
+	l.state = state{snapshot: from.Snapshot, late: from.Late}
 	l.term++
 	if !from.IsZero() && !from.Snapshot {
 		l.start = &from

@@ -50,7 +50,7 @@ func (b *bundle) remote(change ...func(*binlog.Config)) *remote {
 	b.exec("GRANT SELECT ON outbox TO " + account)
 	server.User, server.Passwd, server.Addr = r.user, "Secret-1", r.proxy.Addr()
 	cfg := binlog.Config{
-		Server: server, DB: b.db, Start: binlog.StartLatest, Heartbeat: quickHeartbeat, ReadTimeout: quickTimeout, Recheck: quickHeartbeat,
+		Server: server, DB: b.db, Start: binlog.StartLatest, Fence: unfenced, Heartbeat: quickHeartbeat, ReadTimeout: quickTimeout, Recheck: quickHeartbeat,
 		Outbox: binlog.Table{Schema: server.DBName, Name: "outbox"},
 	}
 	for _, f := range change {

@@ -184,7 +184,7 @@ func (m *matrix) one(t *testing.T, c statementCase) {
 	db, err := sql.Open("mysql", m.server.DSN("m"))
 	require.NoError(t, err)
 	defer db.Close()
-	reader := binlog.New(binlog.Config{Server: server, DB: db, Start: binlog.StartLatest,
+	reader := binlog.New(binlog.Config{Server: server, DB: db, Start: binlog.StartLatest, Fence: unfenced,
 		Outbox: binlog.Table{Schema: "m", Name: "outbox"}, Own: []binlog.Table{{Schema: "m", Name: "relay_checkpoint"}}})
 	reader.Begin(relay.Position{})
 	stream := follow(t, reader)

@@ -27,8 +27,9 @@ func (r *Reader) start(ctx context.Context, s *server, deliver func(relay.Row) e
 	case r.cfg.Start == StartEarliest:
 		from, err = r.earliest(ctx, s)
 	case r.cfg.Start == StartLatest:
-		from, err = r.latest(ctx, s)
-		from.Unsent = from.CommittedAt
+		if from, err = r.latest(ctx, s); err == nil {
+			from.Unsent, err = r.passedOver(ctx, s, from)
+		}
 	default:
 		from, err = r.fill(ctx, s, time.Time{}, deliver)
 	}
@@ -64,6 +65,38 @@ func (r *Reader) latest(ctx context.Context, s *server) (relay.Position, error) 
 	end := files[len(files)-1]
 	from.File, from.Pos = end.Name, end.Size
 	return from, nil
+}
+
+// passedOver is a time before which all rows were created that are in front of a place that was just taken. No clock tells: the
+// rows have the writers' times. Some rows behind the place can be older; they are kept, too.
+func (r *Reader) passedOver(ctx context.Context, s *server, from relay.Position) (time.Time, error) {
+	mapping, err := r.mappingFor(s.columns)
+	if err != nil {
+		return time.Time{}, err
+	}
+	created, dated := mapping.Column("created_at")
+	if !dated {
+		return from.CommittedAt, nil
+	}
+	if err := r.cfg.Fence(ctx); err != nil {
+		return time.Time{}, fmt.Errorf("wait for commits to become visible: %w", err)
+	}
+	conn, err := r.cfg.DB.Conn(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("connect to read the outbox table: %w", err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "SET SESSION time_zone = '+00:00'"); err != nil { // a TIMESTAMP is read in it
+		return time.Time{}, fmt.Errorf("prepare to read the outbox table: %w", err)
+	}
+	var youngest sql.NullTime
+	if err := conn.QueryRowContext(ctx, fmt.Sprintf("SELECT MAX(`%s`) FROM %s", created, r.cfg.Outbox.Quoted())).Scan(&youngest); err != nil {
+		return time.Time{}, fmt.Errorf("read the outbox table: %w", err)
+	}
+	if !youngest.Valid {
+		return from.CommittedAt, nil
+	}
+	return youngest.Time.UTC().Add(time.Microsecond), nil
 }
 
 // earliest is the beginning of the oldest file that the server still has.

@@ -79,12 +79,18 @@ func (r *Relay) Move(ctx context.Context, to Position) error {
 func (r *Relay) begin(ctx context.Context, tenure *Tenure, m *moved) bool {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.ShutdownTimeout)
 	defer cancel()
-	if err := r.store.Save(bounded, tenure.epoch, m.to, ""); err != nil {
+	// What the relay knows of the table's rows does not change with its place.
+	to, last := m.to, r.checkpointed()
+	to.Late = max(to.Late, last.Late)
+	if !to.Snapshot { // which sends what was passed over
+		to.Unsent = last.Unsent
+	}
+	if err := r.store.Save(bounded, tenure.epoch, to, ""); err != nil {
 		m.answer <- fmt.Errorf("save the new place: %w", err)
 		return false
 	}
 	r.mu.Lock()
-	r.last = savedPlace{Place: m.to, At: r.clock()}
+	r.last = savedPlace{Place: to, At: r.clock()}
 	r.mu.Unlock()
 	m.answer <- nil
 	return true

@@ -189,6 +189,27 @@ func TestAMoveGoesOnFromTheOtherPlaceAndEndsAHalt(t *testing.T) {
 	})
 }
 
+// TestAMoveKeepsWhatIsKnownOfTheRows: which of them were passed over, and how late one can be committed.
+func TestAMoveKeepsWhatIsKnownOfTheRows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		known := relay.Position{Flavor: "fake", Unsent: time.Unix(1000, 0), Late: time.Hour}
+		b.row.Set(known)
+		i := b.instance()
+		b.leader(time.Second, i)
+		b.log.Commit(3)
+		time.Sleep(time.Second)
+		require.NoError(t, i.Move(t.Context(), relay.Position{Flavor: "fake"}))
+		place, _ := b.row.Saved()
+		require.Equal(t, known, place)
+		require.NoError(t, i.Move(t.Context(), relay.Position{Snapshot: true}))
+		place, _ = b.row.Saved()
+		require.Equal(t, relay.Position{Snapshot: true, Late: time.Hour}, place, "all rows are sent again")
+		require.NoError(t, i.stop())
+	})
+}
+
 func TestADeletedRowHaltsUntilItIsBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -49,7 +49,7 @@ type Position struct {
 	Unsent time.Time
 	// Late is the longest time from the CreatedAt of an event to its commit that the relay has seen.
 	Late time.Duration
-	// Snapshot says to begin with all that the table holds, whatever START says; nothing else is set then.
+	// Snapshot says to begin with all that the table holds, whatever START says; nothing but Late is set then.
 	Snapshot bool
 }
 

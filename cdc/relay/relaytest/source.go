@@ -133,7 +133,7 @@ func (s *Source) Confirmed(seq uint64) (relay.Position, uint64, bool) {
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	at := relay.Position{Flavor: "fake", Pos: s.from.Pos, SkipRows: s.from.SkipRows + seq}
+	at := relay.Position{Flavor: "fake", Pos: s.from.Pos, SkipRows: s.from.SkipRows + seq, Unsent: s.from.Unsent, Late: s.from.Late}
 	for _, txn := range s.log.txns[s.from.Pos:] {
 		if at.SkipRows < uint64(len(txn)) {
 			break

@@ -26,6 +26,13 @@ func (r *Row) Saved() (relay.Position, int) {
 	return r.place, r.saves
 }
 
+// Set makes a place the one that was saved last.
+func (r *Row) Set(place relay.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.place = place
+}
+
 // Lease is the lease as the row has it.
 func (r *Row) Lease() relay.Lease {
 	r.mu.Lock()
