@@ -50,9 +50,6 @@ func (s *Store) insert(ctx context.Context, epoch uint64, row relay.Row, cause e
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-	if err := s.fence(ctx, tx, epoch); err != nil {
-		return err
-	}
 	statement, err := tx.PrepareContext(ctx, `INSERT INTO relay_quarantine (relay, event_key, event_id, aggregate_type, aggregate_id,
 		aggregate_version, type, payload, payload_bytes, headers, created_at, source_position, committed_at, reason, quarantined_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))
@@ -66,6 +63,9 @@ func (s *Store) insert(ctx context.Context, epoch uint64, row relay.Row, cause e
 	defer func() { _ = statement.Close() }() // the connection lives on
 	if _, err := statement.ExecContext(ctx, s.relay, key(e.ID), []byte(e.ID), []byte(e.AggregateType), []byte(e.AggregateID),
 		e.AggregateVersion, []byte(e.Type), payload, len(e.Payload), headers, e.CreatedAt.UTC(), row.Position, row.CommittedAt.UTC(), reason(cause)); err != nil {
+		return err
+	}
+	if err := s.fence(ctx, tx, epoch); err != nil { // last, because no lease can be renewed until the end of the transaction
 		return err
 	}
 	return tx.Commit()

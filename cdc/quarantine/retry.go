@@ -122,7 +122,7 @@ func (s *Store) change(ctx context.Context, id uint64, by audit.Entry, do func(t
 	return entry, nil
 }
 
-// fence begins a transaction that changes the quarantine.
+// fence ends a transaction that changes the quarantine, or begins one that is short.
 //
 // Invariant: nothing is changed by a process whose epoch is not the newest. The share lock makes a takeover wait until the
 // transaction is over.
