@@ -367,3 +367,23 @@ func breakTwo(t *testing.T, random *rand.Rand) {
 	place, _ := b.row.Saved()
 	require.Equal(t, len(all), b.log.Index(place))
 }
+
+// TestAMoveThatMeetsAHaltIsToldSo: the relay was asked to move, waits for what is in flight, and that cannot be a message.
+func TestAMoveThatMeetsAHaltIsToldSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.broker.Delay(time.Second)
+		i := b.instance()
+		b.leader(time.Second, i)
+		b.broker.Poison("event-000002")
+		b.log.Commit(2)
+		synctest.Wait()
+		told := make(chan error, 1)
+		go func() { told <- i.Move(t.Context(), relay.Position{Flavor: "fake"}) }()
+		time.Sleep(time.Minute)
+		require.ErrorContains(t, <-told, "the relay has halted before it could (poison)")
+		require.Equal(t, relay.Halted, i.Status().State)
+		require.NoError(t, i.stop())
+	})
+}

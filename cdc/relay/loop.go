@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -57,11 +58,24 @@ func (l *loop) run(ctx context.Context) error {
 		l.armRetry()
 		l.step(ctx.Done())
 	}
+	move, moving := errors.AsType[*moved](l.end)
 	l.drain(context.WithoutCancel(ctx))
-	if halt := l.halted(); halt != nil && !errors.Is(l.end, errLost) {
-		return halt
+	end := l.end
+	if halt := l.halted(); halt != nil && !l.lost() {
+		end = halt
 	}
-	return l.end
+	if moving && end != error(move) { // something else came in between
+		move.answer <- l.unmoved(end)
+	}
+	return end
+}
+
+// unmoved is the answer to a move that is not done.
+func (l *loop) unmoved(end error) error {
+	if halt, ok := errors.AsType[*Halt](end); ok {
+		return fmt.Errorf("move: the relay has halted before it could (%s): look why, then ask again", halt.Reason)
+	}
+	return l.standbyError()
 }
 
 // step waits for one thing to happen and takes it in.

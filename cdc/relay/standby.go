@@ -37,6 +37,8 @@ func (r *Relay) standBy(ctx context.Context) (term, bool) {
 				continue
 			}
 			r.locked(func(c *Core) { c.OnOutcome(o, func(*Row) {}) }) // an alarm: nothing is in flight
+		case m := <-r.moves: // was asked for when this instance still led
+			m.answer <- r.standbyError()
 		case <-look.C:
 			term, took, err := r.tryLead(ctx, watch)
 			switch {

@@ -73,6 +73,8 @@ func (r *Relay) Status() Status {
 		s.State = Starting
 	case !ok:
 		s.State = Snapshot
+	case s.Saved.IsZero(): // a process that begins anew where START says could find another place
+		s.State = Starting
 	}
 	return s
 }
