@@ -104,9 +104,13 @@ func (a Admin) record(w http.ResponseWriter, r *http.Request, e audit.Entry) boo
 	return true
 }
 
-// failed answers a call that could not be done, and records that.
+// failed answers a call that could not be done, or whose end was not waited for, and records that.
 func (a Admin) failed(w http.ResponseWriter, r *http.Request, e audit.Entry, err error) {
-	e.Action, e.After = e.Action+"_failed", nil
+	code, outcome := "not_done", "_failed"
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		code, outcome = "not_waited_for", "_unanswered"
+	}
+	e.Action, e.After = e.Action+outcome, nil
 	recording, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
 	_ = a.Audit.Append(recording, e) // the entry of the attempt stands
@@ -114,7 +118,7 @@ func (a Admin) failed(w http.ResponseWriter, r *http.Request, e audit.Entry, err
 		writeStandby(w, standby.Leader)
 		return
 	}
-	ops.WriteProblem(w, ops.Problem{Status: http.StatusServiceUnavailable, Code: "not_done", Detail: err.Error()})
+	ops.WriteProblem(w, ops.Problem{Status: http.StatusServiceUnavailable, Code: code, Detail: err.Error()})
 }
 
 // leads gives the epoch of a relay that leads. When it tells false, the call was answered.

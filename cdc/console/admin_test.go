@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -315,6 +316,9 @@ func TestAMoveThatCannotBeDoneSaysWhy(t *testing.T) {
 	d.located, d.broken = nil, errors.New("save the new place: away")
 	d.call(t, "PUT", "/position", `{"snapshot":true}`, http.StatusServiceUnavailable, "not_done")
 	require.Equal(t, "position_set_failed", d.entries[1].Action)
+	d.broken = fmt.Errorf("move: it goes on: %w", context.DeadlineExceeded)
+	d.call(t, "PUT", "/position", `{"snapshot":true}`, http.StatusServiceUnavailable, "not_waited_for")
+	require.Equal(t, "position_set_unanswered", d.entries[3].Action, "it may be done yet")
 }
 
 func TestQuarantineIsListedWithoutWhatCouldBePrivate(t *testing.T) {
