@@ -58,13 +58,13 @@ func (l *loop) run(ctx context.Context) error {
 		l.armRetry()
 		l.step(ctx.Done())
 	}
-	move, moving := errors.AsType[*moved](l.end)
+	move, _ := errors.AsType[*moved](l.end)
 	l.drain(context.WithoutCancel(ctx))
 	end := l.end
 	if halt := l.halted(); halt != nil && !l.lost() {
 		end = halt
 	}
-	if moving && end != error(move) { // something else came in between
+	if move != nil && !errors.Is(end, move) { // something else came in between
 		move.answer <- l.unmoved(end)
 	}
 	return end
