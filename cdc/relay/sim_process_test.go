@@ -59,8 +59,9 @@ func (p *process) kill() {
 	p.start()
 }
 
+// freeze holds the process up. What waits for the end of one freeze must not be overtaken by what comes within a shorter one.
 func (p *process) freeze(d time.Duration) {
-	p.frozen = p.world.now + d
+	p.frozen = max(p.frozen, p.world.now+d)
 	p.world.felt.frozen++
 }
 
