@@ -234,6 +234,8 @@ func (h *handler) generic(e *replication.BinlogEvent) error {
 	case replication.STOP_EVENT, replication.SLAVE_EVENT, replication.IGNORABLE_EVENT, replication.TRANSACTION_CONTEXT_EVENT,
 		replication.VIEW_CHANGE_EVENT, replication.MARIADB_BINLOG_CHECKPOINT_EVENT, replication.MARIADB_START_ENCRYPTION_EVENT:
 		return nil
+	case replication.RAND_EVENT, replication.USER_VAR_EVENT, replication.APPEND_BLOCK_EVENT, replication.DELETE_FILE_EVENT:
+		return nil // they go before a change that was logged as a statement, and that one is judged itself
 	default:
 		if e.Header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
 			return nil

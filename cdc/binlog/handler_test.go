@@ -89,6 +89,9 @@ func TestEventsThatMayHideRowsHalt(t *testing.T) {
 	ignorable := event(200, 1100, &replication.GenericEvent{})
 	ignorable.Header.Flags = replication.LOG_EVENT_IGNORABLE_F
 	f.feed(t, ignorable, event(replication.STOP_EVENT, 1200, &replication.GenericEvent{}))
+	for _, kind := range []replication.EventType{replication.RAND_EVENT, replication.USER_VAR_EVENT, replication.APPEND_BLOCK_EVENT, replication.DELETE_FILE_EVENT} {
+		f.feed(t, event(kind, 1250, &replication.GenericEvent{}))
+	}
 	short := event(replication.EXECUTE_LOAD_QUERY_EVENT, 1300, &replication.ExecuteLoadQueryEvent{})
 	short.RawData = short.RawData[:40]
 	require.Equal(t, relay.SourceIncident, f.halts(t, short))

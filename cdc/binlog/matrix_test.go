@@ -300,12 +300,12 @@ func (m *rowMaker) row(id string) string {
 	return fmt.Sprintf(`('%s','customer','%d',%d,'T','%s','{"x":"y"}','2026-03-29 02:30:00.%06d')`, id, m.made, m.made, payload, m.made)
 }
 
-// file is what LOAD DATA reads.
+// file is what LOAD DATA reads, more than one block of it.
 func (m *rowMaker) file() io.Reader {
 	var b bytes.Buffer
 	for i := range 30 {
 		m.made++
-		fmt.Fprintf(&b, "%s\tcustomer\t%d\t%d\tT\t{\"n\":%d}\t{\"x\":\"y\"}\t2026-03-29 02:30:00.5\n", rowName("load", i), m.made, m.made, i)
+		fmt.Fprintf(&b, "%s\tcustomer\t%d\t%d\tT\t{\"n\":%d%9000s}\t{\"x\":\"y\"}\t2026-03-29 02:30:00.5\n", rowName("load", i), m.made, m.made, i, "")
 	}
 	return &b
 }

@@ -139,11 +139,18 @@ var statementCases = []statementCase{
 	{name: "XA of other tables", run: []string{"CREATE TABLE other (a INT)", "XA START 'x'", "INSERT INTO other VALUES (1)", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'", "INSERT INTO outbox VALUES {a}"}, want: "a"},
 	{name: "another table's change as a statement", run: []string{"CREATE TABLE other (id CHAR(36))", "SET binlog_format=STATEMENT", "INSERT INTO other SELECT id FROM outbox", "UPDATE other SET id = 'x'",
 		"SET binlog_format=ROW", "INSERT INTO outbox VALUES {a}"}, want: "a"},
+	{name: "another table's change as a statement with variables and random numbers", run: []string{"CREATE TABLE other (id VARCHAR(36), n INT AUTO_INCREMENT PRIMARY KEY)", "SET binlog_format=STATEMENT",
+		"INSERT INTO other (id) VALUES (RAND())", "SET @x = 'x'", "UPDATE other SET id = @x", "SET binlog_format=ROW", "INSERT INTO outbox VALUES {a}"}, want: "a"},
+	{name: "another table's LOAD DATA as a statement in many blocks", run: []string{"CREATE TABLE other LIKE outbox", "SET binlog_format=STATEMENT",
+		"LOAD DATA LOCAL INFILE 'Reader::rows' INTO TABLE other", "SET binlog_format=ROW", "INSERT INTO outbox VALUES {a}"}, want: "a"},
 
 	// What is not safe.
 	{name: "an insert that was logged as a statement", run: []string{"INSERT INTO outbox VALUES {a}", "SET binlog_format=STATEMENT", "INSERT INTO outbox VALUES {b}"}, want: "a", halts: relay.NotRowLogged},
 	{name: "a REPLACE that was logged as a statement", run: []string{"SET binlog_format=STATEMENT", "REPLACE /* x */ INTO `outbox` VALUES {b}"}, halts: relay.NotRowLogged},
 	{name: "an update that was logged as a statement", run: []string{"INSERT INTO outbox VALUES {a}", "SET binlog_format=STATEMENT", "UPDATE outbox SET id = 'b'"}, want: "a", halts: relay.NotRowLogged},
+	{name: "an update with a variable that was logged as a statement", run: []string{"INSERT INTO outbox VALUES {a}", "SET binlog_format=STATEMENT", "SET @x = 'b'", "UPDATE outbox SET id = @x"}, want: "a", halts: relay.NotRowLogged},
+	{name: "an insert of random numbers that was logged as a statement", run: []string{"SET binlog_format=STATEMENT",
+		"INSERT INTO outbox SELECT RAND(), 'c', '1', 1, 'T', '{}', NULL, '2026-01-02'"}, halts: relay.NotRowLogged},
 	{name: "LOAD DATA that was logged as a statement", run: []string{"SET binlog_format=STATEMENT", "LOAD DATA LOCAL INFILE 'Reader::rows' INTO TABLE outbox"}, halts: relay.NotRowLogged},
 	{name: "a procedure in a session that logs statements", run: []string{"CREATE PROCEDURE p() INSERT INTO outbox VALUES {a}", "SET binlog_format=STATEMENT", "CALL p()"}, halts: relay.NotRowLogged},
 	{name: "a function in a session that logs statements", run: []string{"CREATE FUNCTION f() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO outbox VALUES {a}; RETURN 1; END", "SET binlog_format=STATEMENT", "DO f()"}, halts: relay.NotRowLogged},
