@@ -16,6 +16,8 @@ import (
 const (
 	compareLook  = 5 * time.Millisecond
 	compareTable = 1_000_000 // rows of the table that are counted at most
+
+	comparePatience = time.Second // for a server that counts as executed what it has already sent
 )
 
 // Compare tells what it means that a relay which has confirmed all up to one place goes on from another. Each of the two
@@ -36,6 +38,13 @@ func (r *Reader) Compare(ctx context.Context, from, to relay.Position, within ti
 	unknown := Count{AtLeast: true}
 	if from.Flavor != s.flavor || from.GTID != s.gtid || !s.gtid && from.ServerUUID != s.uuid {
 		return Difference{Again: unknown, Skipped: unknown}, nil // a place of another server: nothing can be counted from it
+	}
+	// Or of another history of this one, in which its files, offsets and GTIDs meant something else.
+	err = r.second(r.cfg.Outbox).validate(ctx, s, from, comparePatience)
+	if halt, ok := errors.AsType[*relay.Halt](err); ok && halt.Reason != relay.BinlogPurged {
+		return Difference{Again: unknown, Skipped: unknown}, nil
+	} else if err != nil && !ok {
+		return Difference{}, err
 	}
 	var d Difference
 	if d.Again, err = r.between(ctx, s, files, to, from, within); err != nil {
