@@ -23,30 +23,32 @@ const (
 // Compare tells what it means that a relay which has confirmed all up to one place goes on from another. Each of the two
 // counts may take that long; what it has come to by then is at least so many.
 func (r *Reader) Compare(ctx context.Context, from, to relay.Position, within time.Duration) (Difference, error) {
-	if to.Snapshot {
-		all, err := r.countTable(ctx)
-		return Difference{Again: all}, err
-	}
 	s, err := r.inspect(ctx, r.cfg.DB)
 	if err != nil {
 		return Difference{}, err
+	}
+	var d Difference
+	switch here, err := r.inHistory(ctx, s, from); {
+	case err != nil:
+		return Difference{}, err
+	case !here: // nothing can be counted from there
+		d.Again.AtLeast, d.Skipped.AtLeast = true, true
+	case to.Snapshot:
+		if d.Skipped, err = r.onlyInBinlog(ctx, s, from, within); err != nil {
+			return Difference{}, fmt.Errorf("count what would be skipped: %w", err)
+		}
+	}
+	if to.Snapshot {
+		d.Again, err = r.countTable(ctx)
+		return d, err
+	}
+	if d.Skipped.AtLeast {
+		return d, nil
 	}
 	files, err := binlogFiles(ctx, r.cfg.DB)
 	if err != nil {
 		return Difference{}, err
 	}
-	unknown := Count{AtLeast: true}
-	if from.Flavor != s.flavor || from.GTID != s.gtid || !s.gtid && from.ServerUUID != s.uuid {
-		return Difference{Again: unknown, Skipped: unknown}, nil // a place of another server: nothing can be counted from it
-	}
-	// Or of another history of this one, in which its files, offsets and GTIDs meant something else.
-	err = r.second(r.cfg.Outbox).validate(ctx, s, from, comparePatience)
-	if halt, ok := errors.AsType[*relay.Halt](err); ok && halt.Reason != relay.BinlogPurged {
-		return Difference{Again: unknown, Skipped: unknown}, nil
-	} else if err != nil && !ok {
-		return Difference{}, err
-	}
-	var d Difference
 	if d.Again, err = r.between(ctx, s, files, to, from, within); err != nil {
 		return Difference{}, fmt.Errorf("count what would come again: %w", err)
 	}
@@ -54,6 +56,19 @@ func (r *Reader) Compare(ctx context.Context, from, to relay.Position, within ti
 		return Difference{}, fmt.Errorf("count what would be skipped: %w", err)
 	}
 	return d, nil
+}
+
+// inHistory tells whether a place is one of this server, and not of another history, in which files, offsets and GTIDs meant
+// something else. What is behind it may be purged.
+func (r *Reader) inHistory(ctx context.Context, s *server, p relay.Position) (bool, error) {
+	if p.Flavor != s.flavor || p.GTID != s.gtid || !s.gtid && p.ServerUUID != s.uuid {
+		return false, nil
+	}
+	err := r.second(r.cfg.Outbox).validate(ctx, s, p, comparePatience)
+	if halt, ok := errors.AsType[*relay.Halt](err); ok {
+		return halt.Reason == relay.BinlogPurged, nil
+	}
+	return err == nil, err
 }
 
 func (r *Reader) countTable(ctx context.Context) (Count, error) {
@@ -65,8 +80,7 @@ func (r *Reader) countTable(ctx context.Context) (Count, error) {
 	return Count{Rows: min(rows, compareTable), AtLeast: rows > compareTable}, nil
 }
 
-// between counts the outbox rows that are behind one place and not behind another. It reads the binlog as the relay itself
-// does, by a reader of its own, for a limited time.
+// between counts the outbox rows that are behind one place and not behind another.
 func (r *Reader) between(ctx context.Context, s *server, files []binlogFile, start, until relay.Position, within time.Duration) (Count, error) {
 	goal, err := newGoal(s, files, start, until)
 	if err != nil {
@@ -75,6 +89,17 @@ func (r *Reader) between(ctx context.Context, s *server, files []binlogFile, sta
 	if goal.reached(start) {
 		return Count{Rows: goal.rest}, nil
 	}
+	var rows uint64
+	whole, err := r.readUpTo(ctx, goal, start, within, func(relay.Row) error { rows++; return nil })
+	if whole {
+		rows += goal.rest
+	}
+	return Count{Rows: rows, AtLeast: !whole}, err
+}
+
+// readUpTo gives the rows from a place to a goal to each. It reads the binlog as the relay itself does, by a reader of its own,
+// for a limited time, and tells whether it came to the goal.
+func (r *Reader) readUpTo(ctx context.Context, goal *goal, start relay.Position, within time.Duration, each func(relay.Row) error) (whole bool, err error) {
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	scratch := r.second(r.cfg.Outbox)
@@ -85,10 +110,9 @@ func (r *Reader) between(ctx context.Context, s *server, files []binlogFile, sta
 		arrived = goal.wait(bounded, scratch)
 		cancel()
 	})
-	var rows uint64
 	err = scratch.Stream(bounded, func(row relay.Row) error {
 		if goal.before(row.Position) {
-			rows++
+			return each(row)
 		}
 		return nil
 	})
@@ -97,13 +121,13 @@ func (r *Reader) between(ctx context.Context, s *server, files []binlogFile, sta
 	looking.Wait()
 	switch halt := (*relay.Halt)(nil); {
 	case arrived:
-		return Count{Rows: rows + goal.rest}, nil
+		return true, nil
 	case ctx.Err() != nil:
-		return Count{}, ctx.Err()
+		return false, ctx.Err()
 	case cut, errors.As(err, &halt): // no more can be read, and nobody knows how much there is
-		return Count{Rows: rows, AtLeast: true}, nil
+		return false, nil
 	}
-	return Count{}, err
+	return false, err
 }
 
 // goal is the place up to which rows are counted.

@@ -20,7 +20,7 @@ func (e *TargetError) Error() string { return e.Problem }
 // Difference is what a move from one place to another means.
 type Difference struct {
 	Again   Count // rows behind the old place that come again
-	Skipped Count // rows that the old place has not passed and the new one has
+	Skipped Count // rows that the old place has not passed and the new one has, or a snapshot has not
 }
 
 // Count is a number of outbox rows.
