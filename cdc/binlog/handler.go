@@ -20,6 +20,9 @@ type handler struct {
 	deliver func(relay.Row) error
 	refused error // what deliver said when it ended the stream
 
+	// placesOnly passes what halts a relay because it may have written to the outbox: the place behind it is looked for.
+	placesOnly bool
+
 	found func() // told once, when the server has found the place and sends what is behind it
 
 	file string
@@ -229,6 +232,9 @@ func (h *handler) generic(e *replication.BinlogEvent) error {
 	case replication.XA_PREPARE_LOG_EVENT:
 		return h.prepared(e.RawData[min(len(e.RawData), replication.EventHeaderSize):])
 	case replication.INCIDENT_EVENT:
+		if h.placesOnly {
+			return nil
+		}
 		return relay.Haltf(relay.SourceIncident, "the server logged an incident at %s:%d: its binlog misses changes; compare the "+
 			"outbox table with what was delivered, then start anew with START=snapshot", h.file, h.pos)
 	case replication.STOP_EVENT, replication.SLAVE_EVENT, replication.IGNORABLE_EVENT, replication.TRANSACTION_CONTEXT_EVENT,
@@ -237,7 +243,7 @@ func (h *handler) generic(e *replication.BinlogEvent) error {
 	case replication.RAND_EVENT, replication.USER_VAR_EVENT, replication.APPEND_BLOCK_EVENT, replication.DELETE_FILE_EVENT:
 		return nil // they go before a change that was logged as a statement, and that one is judged itself
 	default:
-		if e.Header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
+		if h.placesOnly || e.Header.Flags&replication.LOG_EVENT_IGNORABLE_F != 0 {
 			return nil
 		}
 	}

@@ -97,6 +97,17 @@ func TestEventsThatMayHideRowsHalt(t *testing.T) {
 	require.Equal(t, relay.SourceIncident, f.halts(t, short))
 }
 
+// TestAWalkPassesWhatHaltsARelay: it looks for places alone.
+func TestAWalkPassesWhatHaltsARelay(t *testing.T) {
+	t.Parallel()
+	f := feed(t, mariaStart)
+	f.placesOnly = true
+	call := query("SELECT `m`.`f`()", 1200)
+	f.feed(t, mariaBegin(2, 1100), call, event(200, 1300, &replication.GenericEvent{}), commitEvent(1400),
+		event(replication.INCIDENT_EVENT, 1500, &replication.GenericEvent{}), mariaBegin(3, 1600), commitEvent(1700))
+	require.Equal(t, "0-1-3", f.reader.Read().Position.GTIDSet)
+}
+
 func TestATransactionWithoutAnEndIsNotCommitted(t *testing.T) {
 	t.Parallel()
 	next := func(flags uint16) *replication.BinlogEvent {

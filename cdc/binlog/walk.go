@@ -72,6 +72,7 @@ func (r *Reader) walk(ctx context.Context, s *server, file binlogFile, visit fun
 		handler:    newHandler(ctx, r.second(noTable), &byFile, at, func(relay.Row) error { return nil }),
 		binlogFile: file, visit: visit, set: before, end: at.Pos,
 	}
+	w.placesOnly = true
 	err = w.reader.listen(ctx, &byFile, at, w.handler, w, func(err error) error {
 		if errors.Is(err, errArrived) {
 			return nil
