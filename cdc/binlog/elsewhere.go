@@ -21,10 +21,26 @@ func (s *server) sameAs(c *client.Conn) error {
 		return err
 	}
 	uuid, err := answer.GetString(0, 0)
-	if err == nil && uuid != s.uuid {
-		err = fmt.Errorf("%w: the server %s was asked whether it is fit, and %s answered as the source", errElsewhere, s.uuid, uuid)
+	if err != nil {
+		return err
 	}
-	return err
+	return s.answered(uuid, "as the source")
+}
+
+// holdsTable makes sure of the same for the connection that reads the outbox table.
+func (s *server) holdsTable(ctx context.Context, q queryer) error {
+	var uuid string
+	if err := q.QueryRowContext(ctx, "SELECT "+s.identity).Scan(&uuid); err != nil {
+		return fmt.Errorf("ask for the server's identity: %w", err)
+	}
+	return s.answered(uuid, "for the outbox table")
+}
+
+func (s *server) answered(uuid, what string) error {
+	if uuid == s.uuid {
+		return nil
+	}
+	return fmt.Errorf("%w: the server %s was asked whether it is fit, and %s answered %s", errElsewhere, s.uuid, uuid, what)
 }
 
 // whileHere runs a stream for as long as the address leads to its server. After a failover by name the connections to the old

@@ -44,6 +44,9 @@ func (r *Reader) fill(ctx context.Context, s *server, since time.Time, deliver f
 		return from, fmt.Errorf("connect to read the outbox table: %w", err)
 	}
 	defer conn.Close()
+	if err := s.holdsTable(ctx, conn); err != nil {
+		return from, err
+	}
 	// A TIMESTAMP is compared, and read, in the session's time zone.
 	set := fmt.Sprintf("SET SESSION net_write_timeout = %d, SESSION time_zone = '+00:00'", int(fillTimeout.Seconds()))
 	if _, err := conn.ExecContext(ctx, set); err != nil {
