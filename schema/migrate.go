@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 )
 
 //go:embed sql/*.sql
@@ -26,7 +28,7 @@ var ErrMigrateLocked = errors.New("another process is migrating this database")
 
 const lockWait = 20 * time.Second // less than the services' pools wait for an answer
 
-// Migrate brings the tables of the DSN's database to this version and returns how many migrations it applied. Two
+// Migrate brings the tables of the DSN's database to this version and returns how many migrations it applied or found done. Two
 // processes that start at once are safe: the second waits for the first and finds nothing to do. The pool has to
 // allow two connections.
 func Migrate(ctx context.Context, db *sql.DB) (applied int, err error) {
@@ -45,11 +47,51 @@ func Migrate(ctx context.Context, db *sql.DB) (applied int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("prepare migrations: %w", err)
 	}
-	results, err := provider.Up(ctx)
-	if err != nil {
-		return len(results), fmt.Errorf("migrate: %w", err)
+	for {
+		results, err := provider.Up(ctx)
+		applied += len(results)
+		partial, failed := errors.AsType[*goose.PartialError](err)
+		if failed {
+			applied += len(partial.Applied)
+		}
+		switch {
+		case err == nil:
+			return applied, nil
+		case !failed || !isDone(err):
+			return applied, fmt.Errorf("migrate: %w", err)
+		}
+		if err := record(ctx, db, partial.Failed.Source.Version); err != nil {
+			return applied, err
+		}
+		applied++
 	}
-	return len(results), nil
+}
+
+// isDone tells whether a migration failed because it was done before: its process was killed during the statement, which the
+// server finished, and nobody recorded it. A file has one statement, which is done as a whole or not at all.
+func isDone(err error) bool {
+	refused, ok := errors.AsType[*mysql.MySQLError](err)
+	return ok && slices.Contains([]uint16{tableExists, columnExists, keyExists, nothingToDrop}, refused.Number)
+}
+
+// What the server says to a statement that was done before.
+const (
+	tableExists   = 1050
+	columnExists  = 1060
+	keyExists     = 1061
+	nothingToDrop = 1091
+)
+
+// record notes that a migration was applied.
+func record(ctx context.Context, db *sql.DB, version int64) error {
+	store, err := database.NewStore(goose.DialectMySQL, goose.DefaultTablename)
+	if err == nil {
+		err = store.Insert(ctx, db, database.InsertRequest{Version: version})
+	}
+	if err != nil {
+		return fmt.Errorf("record migration %d: %w", version, err)
+	}
+	return nil
 }
 
 // MigrateWaiting is Migrate for a service that may start before its database: it tries again until the server answers and no
