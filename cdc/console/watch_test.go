@@ -156,7 +156,7 @@ func (r *running) history(t *testing.T) (c columns) {
 	require.Len(t, c.State, len(c.At))
 	require.Len(t, c.Confirmed, len(c.At))
 	require.Len(t, c.P50, len(c.At))
-	require.IsIncreasing(t, c.At)
+	require.IsNonDecreasing(t, c.At) // to the millisecond; a ticker that was held up catches up
 	return c
 }
 
