@@ -48,8 +48,15 @@ func (g *gaps) add(m *message, missing uint64) {
 	g.count.Add(1)
 }
 
-// takeFirst takes the lowest version that waits, the next one to be applied; nil when none waits.
-func (g *gaps) takeFirst(key string) *message { return g.take(key, 0) }
+// takeFirst takes the lowest version that waits, the next one to be applied; nil when none waits. Those that stay wait for it
+// from then on: what was missing has come.
+func (g *gaps) takeFirst(key string) *message {
+	m := g.take(key, 0)
+	if group := g.byKey[key]; group != nil {
+		group.missing = max(group.missing, m.event.AggregateVersion)
+	}
+	return m
+}
 
 // takeLast takes the highest version that waits, the last one to be applied; nil when none waits.
 func (g *gaps) takeLast(key string) *message {

@@ -1,7 +1,11 @@
 package consume_test
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,4 +121,60 @@ func TestEventsWithoutVersionsAreAppliedAsTheyCome(t *testing.T) {
 	b.publish(t, events...)
 	w.settled(t, "applied", 3)
 	require.EqualValues(t, 3, b.profile(t, events[0].AggregateID).applied)
+}
+
+// breaking are handlers that fail for one event that came in order, until it is repaired.
+func breaking(id string) (handlers map[string]consume.Handler, repaired *atomic.Bool) {
+	repaired = &atomic.Bool{}
+	handlers = effect.Handlers()
+	for kind, handler := range handlers {
+		handlers[kind] = func(ctx context.Context, tx *sql.Tx, event schema.Event) error {
+			if err := handler(ctx, tx, event); err != nil || event.ID != id || repaired.Load() {
+				return err
+			}
+			return errors.New("broken")
+		}
+	}
+	return handlers, repaired
+}
+
+func TestEventsThatWaitGoOnBehindOneThatFailedOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := customer(6)
+	handlers, repaired := breaking(events[2].ID)
+	w := b.start(t, consume.Config{GapWait: patience}, handlers)
+	b.publish(t, events[0])
+	w.settled(t, "applied", 1)
+	b.publish(t, events[2:]...)
+	eventually(t, "four events wait", func() bool { return w.Stats().WaitingGaps == 4 })
+
+	b.publish(t, events[1])
+	w.settled(t, "retried", 1)
+	repaired.Store(true)
+	b.applied(t, events)
+	w.settled(t, "applied", 6)
+	require.EqualValues(t, 1, w.Stats().Messages["retried"], "those behind it waited for it and for nothing before it")
+}
+
+func TestEventsThatWaitFollowTheOneThatDiesBeforeThem(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := customer(6)
+	handlers, _ := breaking(events[2].ID)
+	w := b.start(t, consume.Config{GapWait: patience, MaxAttempts: 1}, handlers)
+	b.publish(t, events[0])
+	w.settled(t, "applied", 1)
+	b.publish(t, events[2:]...)
+	eventually(t, "four events wait", func() bool { return w.Stats().WaitingGaps == 4 })
+
+	b.publish(t, events[1])
+	w.settled(t, "dead", 4)
+	letters, _, err := w.DeadLetters(t.Context(), 10)
+	require.NoError(t, err)
+	require.Len(t, letters, 4)
+	for i, letter := range letters {
+		require.Equal(t, events[2+i].ID, letter.MessageID)
+		require.Equal(t, i > 0, letter.BlockedBy == events[2].ID, "blocked by %q", letter.BlockedBy)
+	}
 }

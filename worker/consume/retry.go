@@ -43,13 +43,15 @@ func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
 	sh.toDead(ctx, d, why, attemptsOf(d)+1)
 }
 
-// toDead blocks the event's aggregate, then sends the event to the dead-letter queue.
+// toDead blocks the event's aggregate, then sends the event to the dead-letter queue, and after it those that wait for it in
+// memory: they would wait in vain.
 func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
 	if !sh.block(ctx, d) {
 		sh.left = append(sh.left, d)
 		return
 	}
 	sh.sendDead(ctx, d, why, attempts, nil)
+	sh.follow(ctx, aggregateKey(d))
 }
 
 // followToDead sends a good event after an earlier one of its aggregate, lest it passes that. It was not tried.

@@ -57,7 +57,8 @@ func (sh *shard) handle(ctx context.Context, m *message) {
 	}
 }
 
-// follow tries an aggregate's waiting events again, in the order of their versions, after the one before them was applied.
+// follow tries an aggregate's waiting events again, in the order of their versions, after the one before them was applied, or
+// died: then they go after it.
 func (sh *shard) follow(ctx context.Context, key string) {
 	for !sh.s.stop.isSet() {
 		next := sh.gaps.takeFirst(key)
@@ -67,7 +68,8 @@ func (sh *shard) follow(ctx context.Context, key string) {
 	}
 }
 
-// settle tries the message and does what follows from the outcome. It tells whether the message is applied, or passed.
+// settle tries the message and does what follows from the outcome. It tells whether the aggregate's next one is to be tried:
+// the message is applied, or passed, or held by a block that holds the next one too.
 func (sh *shard) settle(ctx context.Context, m *message) bool {
 	switch v := sh.tryUntilClear(ctx, m); v.kind {
 	case applied:
@@ -90,6 +92,7 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 		sh.sendDead(ctx, m.delivery, v.problem, m.attempts, nil)
 	case blocked:
 		sh.followToDead(ctx, m, v)
+		return true
 	case stalled:
 		sh.left = append(sh.left, m.delivery)
 	}
