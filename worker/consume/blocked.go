@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -93,12 +94,13 @@ func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) error {
 func aggregateHash(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // block notes that the event is going to be a dead letter, waiting for the database as long as it takes. It tells false
-// when the session ended before. A message that does not tell its id and aggregate blocks nothing.
+// when the session ended before. A message that does not tell its aggregate, or an id that the table can hold, blocks nothing:
+// AMQP bounds the id's length, not what is in it, and the server would refuse it for ever.
 //
 // Invariant: an aggregate is blocked before its event is in the dead-letter queue, so that no later event can pass it. A
 // crash in between does no harm: the event is delivered again, and it is not held by its own block.
 func (sh *shard) block(ctx context.Context, d amqp.Delivery) bool {
-	if d.MessageId == "" || !namesAggregate(d) {
+	if d.MessageId == "" || !utf8.ValidString(d.MessageId) || !namesAggregate(d) {
 		return true
 	}
 	pauses := newPauses(stallFirst, blockMost)

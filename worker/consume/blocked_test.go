@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"tailbox/schema"
+	"tailbox/schema/schematest"
 	"tailbox/worker/consume"
 	"tailbox/worker/effect"
 )
@@ -144,6 +147,27 @@ func TestEventThatCannotBeReadBlocksItsAggregate(t *testing.T) {
 	_, err := w.Redrive(t.Context(), events[1].ID)
 	require.NoError(t, err)
 	b.applied(t, events)
+}
+
+func TestNoMessageCanHoldUpTheOthersByWhatItIsCalled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	longest := strings.Repeat("i", 255) // as AMQP allows
+	names := map[string]string{"\xff": "a", "\xf0\x9f": "b", longest: "c", "\x00": "d", "\U0010ffff": strings.Repeat("\xff", 2000)}
+	for id, aggregate := range names {
+		torn := message(schematest.Event())
+		torn.MessageId, torn.Body = id, []byte(`{`)
+		torn.Headers[schema.HeaderAggregateID] = aggregate
+		torn.Headers[schema.HeaderAggregateVersion] = int64(math.MaxInt64)
+		b.send(t, torn)
+	}
+	w := b.start(t, consume.Config{Concurrency: 1}, effect.Handlers())
+	events := customer(2)
+	b.publish(t, events...)
+	b.applied(t, events)
+	require.Len(t, b.dead(t, len(names)), len(names))
+	require.Equal(t, 3, b.count(t, "blocked_aggregates"), "an id that no row can hold blocks nothing")
+	require.Empty(t, w.Unready())
 }
 
 func TestEventsThatWaitTogetherFollowADeadOne(t *testing.T) {
