@@ -53,10 +53,6 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
 
-	block, err := w.findBlock(ctx, tx, m)
-	if err != nil {
-		return judge(ctx, err)
-	}
 	seen, err := inbox.Record(ctx, tx, w.cfg.Name, m.event.ID, m.hash)
 	switch {
 	case errors.Is(err, inbox.ErrIDReused) && m.dropped:
@@ -64,6 +60,10 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	case errors.Is(err, inbox.ErrIDReused):
 		return verdict{kind: permanent, problem: problem{code: codeIDReused}}
 	case err != nil:
+		return judge(ctx, err)
+	}
+	block, err := w.findBlock(ctx, tx, m) // behind the inbox, see storeBlock
+	if err != nil {
 		return judge(ctx, err)
 	}
 	outcome := verdict{kind: duplicate}

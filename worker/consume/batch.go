@@ -132,12 +132,12 @@ func (w *Worker) tryTogether(ctx context.Context, batch []*message) (duplicates 
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
 
-	if blocked, err := w.anyBlocked(ctx, tx, batch); err != nil || blocked {
-		return nil, errors.Join(errBlocked, err)
-	}
 	duplicates, err = w.recordAll(ctx, tx, batch)
 	if err != nil {
 		return nil, err
+	}
+	if blocked, err := w.anyBlocked(ctx, tx, batch); err != nil || blocked { // behind the inbox, see storeBlock
+		return nil, errors.Join(errBlocked, err)
 	}
 	if old, err := w.anyForgotten(ctx, tx, batch, duplicates); err != nil || old {
 		return nil, errors.Join(errForgotten, err)

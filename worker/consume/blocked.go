@@ -15,6 +15,7 @@ import (
 
 	"tailbox/deploy/ops"
 	"tailbox/schema"
+	"tailbox/worker/inbox"
 )
 
 // blockMost bounds the pauses between tries to store a block.
@@ -77,37 +78,68 @@ func (w *Worker) unblock(ctx context.Context, tx *sql.Tx, m *message) error {
 	return nil
 }
 
-// storeBlock notes that the event is a dead letter. When another one of its aggregate is, that one goes on blocking.
-func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) error {
-	key := aggregateHash(aggregateKey(d))
-	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
+// storeBlock notes that the event is a dead letter, unless it has been applied after all. When another one of its aggregate is
+// dead, that one goes on blocking.
+//
+// Invariant: an event that is applied blocks nothing. A session that is lost may still be here while another process tries the
+// event. So the event's inbox row is taken first, as everybody does who tries it, and reads what blocks after that: who came
+// before has ended, and who comes later sees the block.
+func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) (applied bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.HandleTimeout)
 	defer cancel()
-	_, err := w.db.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, blocked_at)
+	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return false, fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
+
+	seen, err := inbox.Record(ctx, tx, w.cfg.Name, d.MessageId, inbox.Hash(d.Body))
+	switch {
+	case errors.Is(err, inbox.ErrIDReused): // it was another event that was applied
+	case err != nil:
+		return false, err
+	case seen:
+		return true, nil
+	default:
+		if err := inbox.Forget(ctx, tx, w.cfg.Name, d.MessageId); err != nil {
+			return false, err
+		}
+	}
+	key := aggregateHash(aggregateKey(d))
+	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
+	_, err = tx.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, blocked_at)
 		VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))`, w.cfg.Name, key[:], d.MessageId, version)
 	if err != nil && ops.MySQLCode(err) != duplicateKey {
-		return fmt.Errorf("block aggregate: %w", err)
+		return false, fmt.Errorf("block aggregate: %w", err)
 	}
-	return nil
+	if err := tx.Commit(); err != nil {
+		return false, fmt.Errorf("commit block: %w", err)
+	}
+	return false, nil
 }
 
 func aggregateHash(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// block notes that the event is going to be a dead letter, waiting for the database as long as it takes. It tells false
-// when the session ended before. A message that does not tell its aggregate, or an id that the table can hold, blocks nothing:
-// AMQP bounds the id's length, not what is in it, and the server would refuse it for ever.
+// block notes that the event is going to be a dead letter, waiting for the database as long as it takes. It tells stalled when
+// the session ended before, and duplicate when the event has been applied and must not die. A message that does not tell its
+// aggregate, or an id that the table can hold, blocks nothing: AMQP bounds the id's length, not what is in it, and the server
+// would refuse it for ever.
 //
 // Invariant: an aggregate is blocked before its event is in the dead-letter queue, so that no later event can pass it. A
 // crash in between does no harm: the event is delivered again, and it is not held by its own block.
-func (sh *shard) block(ctx context.Context, d amqp.Delivery) bool {
+func (sh *shard) block(ctx context.Context, d amqp.Delivery) kind {
 	if d.MessageId == "" || !utf8.ValidString(d.MessageId) || !namesAggregate(d) {
-		return true
+		return blocked
 	}
 	pauses := newPauses(stallFirst, blockMost)
 	for tries := 1; ; tries++ {
-		err := sh.w.storeBlock(ctx, d)
-		if err == nil {
-			return true
+		applied, err := sh.w.storeBlock(ctx, d)
+		switch {
+		case err != nil:
+		case applied:
+			return duplicate
+		default:
+			return blocked
 		}
 		if tries == 1 {
 			sh.w.status.stalled.Add(1)
@@ -118,7 +150,7 @@ func (sh *shard) block(ctx context.Context, d amqp.Delivery) bool {
 				reason(describe(err)), zap.Int("tries", tries))
 		}
 		if !sleep(pauses.NextBackOff(), sh.s.stop.done) {
-			return false
+			return stalled
 		}
 	}
 }

@@ -46,11 +46,15 @@ func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
 // toDead blocks the event's aggregate, then sends the event to the dead-letter queue, and after it those that wait for it in
 // memory: they would wait in vain.
 func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
-	if !sh.block(ctx, d) {
+	switch sh.block(ctx, d) {
+	case stalled:
 		sh.left = append(sh.left, d)
 		return
+	case duplicate: // another process has applied it meanwhile
+		sh.s.finish(d, outcomeDuplicate)
+	default:
+		sh.sendDead(ctx, d, why, attempts, nil)
 	}
-	sh.sendDead(ctx, d, why, attempts, nil)
 	sh.follow(ctx, aggregateKey(d))
 }
 

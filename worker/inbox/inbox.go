@@ -82,3 +82,11 @@ func Record(ctx context.Context, tx *sql.Tx, consumer, messageID string, hash [s
 	}
 	return true, nil
 }
+
+// Forget takes back, in the caller's transaction, what Record noted in the same one.
+func Forget(ctx context.Context, tx *sql.Tx, consumer, messageID string) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM inbox WHERE consumer = ? AND message_id = ?", consumer, messageID); err != nil {
+		return fmt.Errorf("delete from inbox: %w", err)
+	}
+	return nil
+}
