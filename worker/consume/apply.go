@@ -62,7 +62,7 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	case err != nil:
 		return judge(ctx, err)
 	}
-	block, err := w.findBlock(ctx, tx, m) // behind the inbox, see storeBlock
+	block, err := w.findBlock(ctx, tx, m.key()) // behind the inbox, see storeBlock
 	if err != nil {
 		return judge(ctx, err)
 	}

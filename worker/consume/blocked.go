@@ -42,10 +42,12 @@ func (b block) endsWith(m *message) bool {
 	return b.by != "" && (b.by == m.event.ID || b.version != 0 && b.version == m.event.AggregateVersion)
 }
 
-// findBlock reads what blocks the message's aggregate.
-func (w *Worker) findBlock(ctx context.Context, tx *sql.Tx, m *message) (b block, err error) {
-	key := aggregateHash(m.key())
-	err = tx.QueryRowContext(ctx, "SELECT blocked_by, version FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]).
+// findBlock reads what blocks an aggregate.
+func (w *Worker) findBlock(ctx context.Context, from interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}, aggregate string) (b block, err error) {
+	key := aggregateHash(aggregate)
+	err = from.QueryRowContext(ctx, "SELECT blocked_by, version FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]).
 		Scan(&b.by, &b.version)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return b, fmt.Errorf("read blocked aggregates: %w", err)

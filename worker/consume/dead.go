@@ -50,7 +50,6 @@ func (w *Worker) DeadLetters(ctx context.Context, limit int) (letters []DeadLett
 			if !some {
 				break
 			}
-			b.keep(d)
 			letters = append(letters, letterOf(d))
 		}
 		total, err = b.ahead()
@@ -73,7 +72,7 @@ func letterOf(d amqp.Delivery) DeadLetter {
 
 // Redrive sends a dead letter and those that it blocks back to the work queue, or all that are there when called if the id is empty, in the order in
 // which they died. There they count as new: they pass the inbox and the handler's order check, which makes redriving safe to
-// repeat. Those that arrive while the dead event is not applied yet, because it fails again, follow it once more. An error after some were sent leaves those sent.
+// repeat. What follows a letter goes behind it wherever it stands, and stays when the letter is neither here nor applied. Those that arrive while the dead event is not applied yet, because it fails again, follow it once more. An error after some were sent leaves those sent.
 //
 // Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
 // between leaves it in both.
@@ -86,23 +85,40 @@ func (w *Worker) RedriveOld(ctx context.Context, messageID string) (Redriven, er
 	return w.redrive(ctx, messageID, func(amqp.Delivery) amqp.Table { return amqp.Table{HeaderAcceptOld: true} })
 }
 
-// redrive sends back the letter and what it blocks, or all, each with the headers that it is given on the way.
+// redrive sends back the letter and what it blocks, or all, each with the headers that it is given on the way. A letter that
+// was redriven before, and died later than what follows it, may stand behind that; these are held until it was sent.
 func (w *Worker) redrive(ctx context.Context, messageID string, headers func(amqp.Delivery) amqp.Table) (done Redriven, err error) {
 	until := time.Now().Add(deadFor)
 	err = w.browse(ctx, func(b *browser) error {
+		f := &followers{byLetter: map[string][]amqp.Delivery{}, sent: map[string]bool{}}
+		send := func(letters ...amqp.Delivery) error {
+			for _, d := range letters {
+				if err := b.sendBack(ctx, d, headers(d)); err != nil {
+					return err
+				}
+				done.Redriven++
+			}
+			return nil
+		}
 		for time.Now().Before(until) {
 			d, some, err := b.next(ctx)
-			if err != nil || !some {
+			if err != nil {
 				return err
 			}
-			if messageID != "" && d.MessageId != messageID && d.Headers[HeaderBlockedBy] != messageID {
-				b.keep(d)
-				continue
+			if !some {
+				free, err := f.free(ctx, w)
+				return errors.Join(err, send(free...))
 			}
-			if err := b.sendBack(ctx, d, headers(d)); err != nil {
-				return err
+			by, _ := d.Headers[HeaderBlockedBy].(string)
+			switch {
+			case messageID != "" && d.MessageId != messageID && by != messageID:
+			case by != "" && d.MessageId != messageID && !f.sent[by]:
+				f.hold(by, d)
+			default:
+				if err := send(f.behind(d)...); err != nil {
+					return err
+				}
 			}
-			done.Redriven++
 		}
 		done.Remaining, err = b.ahead()
 		return err
@@ -118,7 +134,7 @@ type browser struct {
 	w     *Worker
 	link  *publisher
 	began string // RFC 3339, as the letters have it
-	kept  uint64 // the last one that stays
+	open  tags   // what it has got and not sent back
 }
 
 // browse connects, lets look, and gives back what stays.
@@ -147,11 +163,11 @@ func (b *browser) run(look func(*browser) error) error {
 	if err := look(b); err != nil {
 		return err
 	}
-	if b.kept == 0 {
+	if len(b.open) == 0 {
 		return nil
 	}
 	// A nack and not the channel's end, which RabbitMQ 4.3 counts as a failed delivery.
-	if err := b.link.ch.Nack(b.kept, true, true); err != nil {
+	if err := b.link.ch.Nack(b.open[len(b.open)-1], true, true); err != nil {
 		return fmt.Errorf("give back dead letters: %w", err)
 	}
 	return nil
@@ -166,8 +182,10 @@ func (b *browser) next(ctx context.Context) (d amqp.Delivery, some bool, err err
 	if d, some, err = b.link.ch.Get(b.w.queue.DeadQueue(), false); err != nil {
 		return d, false, fmt.Errorf("get dead letter: %w", err)
 	}
+	if some {
+		b.open.add(d.DeliveryTag)
+	}
 	if failedAt, _ := d.Headers[HeaderFailedAt].(string); some && failedAt > b.began {
-		b.keep(d)
 		return d, false, nil
 	}
 	return d, some, nil
@@ -182,8 +200,6 @@ func (b *browser) ahead() (int, error) {
 	return q.Messages, nil
 }
 
-func (b *browser) keep(d amqp.Delivery) { b.kept = d.DeliveryTag }
-
 func (b *browser) sendBack(ctx context.Context, d amqp.Delivery, more amqp.Table) error {
 	if err := b.link.publish(ctx, b.w.queue.Queue, copyOf(d, more)); err != nil {
 		return err
@@ -191,6 +207,7 @@ func (b *browser) sendBack(ctx context.Context, d amqp.Delivery, more amqp.Table
 	if err := b.link.ch.Ack(d.DeliveryTag, false); err != nil {
 		return fmt.Errorf("take redriven message off the dead letters: %w", err)
 	}
+	b.open.settle([]uint64{d.DeliveryTag})
 	b.w.log.Info("redriven", zap.String("event_id", d.MessageId), zap.String("type", d.Type))
 	return nil
 }
