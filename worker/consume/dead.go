@@ -70,7 +70,7 @@ func letterOf(d amqp.Delivery) DeadLetter {
 	}
 }
 
-// Redrive sends a dead letter and those that it blocks back to the work queue, or all that are there when called if the id is empty, in the order in
+// Redrive sends a dead letter and those that it blocks back to the work queue, or all, each once, if the id is empty, in the order in
 // which they died. There they count as new: they pass the inbox and the handler's order check, which makes redriving safe to
 // repeat. What follows a letter goes behind it wherever it stands, and stays when the letter is neither here nor applied. Those that arrive while the dead event is not applied yet, because it fails again, follow it once more. An error after some were sent leaves those sent.
 //
@@ -131,10 +131,10 @@ func (w *Worker) redrive(ctx context.Context, messageID string, headers func(amq
 
 // browser goes once through the dead letters, from the oldest on. It holds what it passes, so that it sees nothing twice.
 type browser struct {
-	w     *Worker
-	link  *publisher
-	began string // RFC 3339, as the letters have it
-	open  tags   // what it has got and not sent back
+	w    *Worker
+	link *publisher
+	id   string // this look's own
+	open tags   // what it has got and not sent back
 }
 
 // browse connects, lets look, and gives back what stays.
@@ -150,7 +150,7 @@ func (w *Worker) browse(ctx context.Context, look func(*browser) error) error {
 	}
 	defer link.abort()
 	err = link.bounded(ctx, deadFor+closeTimeout, func() error {
-		return (&browser{w: w, link: link, began: time.Now().UTC().Format(schema.TimeFormat)}).run(look)
+		return (&browser{w: w, link: link, id: schema.NewID()}).run(look)
 	})
 	if err != nil {
 		w.log.Warn("looking at the dead letters broke off", zap.Error(err))
@@ -173,8 +173,9 @@ func (b *browser) run(look func(*browser) error) error {
 	return nil
 }
 
-// next is the next dead letter of those that were there at the start; what dies meanwhile is left for another time. The
-// queue's length cannot tell how many these are: for a moment it leaves out what somebody has just given back.
+// next is the next dead letter, until one comes that this look has sent back and that died again: those that were there at the
+// start were before it. Neither clocks can tell them, which differ, nor the queue's length: for a moment it leaves out what
+// somebody has just given back.
 func (b *browser) next(ctx context.Context) (d amqp.Delivery, some bool, err error) {
 	if ctx.Err() != nil {
 		return d, false, ctx.Err()
@@ -185,10 +186,7 @@ func (b *browser) next(ctx context.Context) (d amqp.Delivery, some bool, err err
 	if some {
 		b.open.add(d.DeliveryTag)
 	}
-	if failedAt, _ := d.Headers[HeaderFailedAt].(string); some && failedAt > b.began {
-		return d, false, nil
-	}
-	return d, some, nil
+	return d, some && d.Headers[headerRedrive] != b.id, nil
 }
 
 // ahead counts the dead letters that were not looked at.
@@ -201,7 +199,9 @@ func (b *browser) ahead() (int, error) {
 }
 
 func (b *browser) sendBack(ctx context.Context, d amqp.Delivery, more amqp.Table) error {
-	if err := b.link.publish(ctx, b.w.queue.Queue, copyOf(d, more)); err != nil {
+	msg := copyOf(d, more)
+	msg.Headers[headerRedrive] = b.id
+	if err := b.link.publish(ctx, b.w.queue.Queue, msg); err != nil {
 		return err
 	}
 	if err := b.link.ch.Ack(d.DeliveryTag, false); err != nil {

@@ -98,6 +98,31 @@ func TestRedrivenLetterIsAppliedOnceHoweverOften(t *testing.T) {
 	b.empty(t, b.queue.DeadQueue())
 }
 
+func TestDeadLettersAreFoundWhateverTheClockSaysThatSentThem(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ahead := message(schematest.Event())
+	ahead.Headers[consume.HeaderFailedAt] = time.Now().Add(time.Hour).UTC().Format(schema.TimeFormat)
+	confirm, err := b.ch.PublishWithDeferredConfirm("", b.queue.DeadQueue(), true, false, ahead)
+	require.NoError(t, err)
+	require.True(t, confirm.Wait())
+	handlers, _ := repairable()
+	w := b.start(t, consume.Config{MaxAttempts: 1}, handlers)
+	letters, total, err := w.DeadLetters(t.Context(), 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, total)
+	require.Len(t, letters, 1)
+
+	for _, id := range []string{ahead.MessageId, ""} {
+		eventually(t, "it is redriven, once", func() bool {
+			done, err := w.Redrive(t.Context(), id)
+			require.True(t, err == nil || errors.Is(err, consume.ErrNoDeadLetter), err)
+			require.LessOrEqual(t, done.Redriven, 1, "it dies again while the call looks on")
+			return done.Redriven == 1
+		})
+	}
+}
+
 func TestRedriveThatBreaksOffLosesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

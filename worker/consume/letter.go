@@ -22,6 +22,9 @@ const (
 	// HeaderDropped marks a message of which only the version is wanted: a person has given it up.
 	HeaderDropped = "x-dropped"
 
+	// headerRedrive tells which call sent a message back last, so that it knows the message when that dies again meanwhile.
+	headerRedrive = "x-redrive"
+
 	// headerWaitsFor is the version that a message in a retry queue waited for; absent when it waited for none.
 	headerWaitsFor = "x-waits-for"
 )
