@@ -17,6 +17,9 @@ const confirmTimeout = 30 * time.Second
 
 var errNotRouted = errors.New("a retry or dead-letter queue is missing: the broker returned a message")
 
+// errRefused is a queue's refusal of a message, which has gone nowhere: it is full by somebody's policy, or not to be reached.
+var errRefused = errors.New("refused by the broker")
+
 // publisher hands messages over to retry and dead-letter queues. It has a connection of its own, because a broker short of
 // memory or disk stops reading from connections that publish, and acknowledgements must still get through.
 type publisher struct {
@@ -45,8 +48,8 @@ func openPublisher(ctx context.Context, turn ops.Turn, name string, goroutines i
 	return p, nil
 }
 
-// publish returns nil when the queue has the message. After any error it is unknown whether it does, and the session with
-// this publisher has to end.
+// publish returns nil when the queue has the message, and errRefused when it has not and may be asked again. After any other
+// error it is unknown whether it does, and the session with this publisher has to end.
 func (p *publisher) publish(ctx context.Context, queue string, msg amqp.Publishing) error {
 	p.mu.Lock()
 	confirm, err := p.ch.PublishWithDeferredConfirm("", queue, true, false, msg)
@@ -58,8 +61,10 @@ func (p *publisher) publish(ctx context.Context, queue string, msg amqp.Publishi
 	switch acked, err := p.confirmed(ctx, confirm); {
 	case err != nil:
 		return fmt.Errorf("wait for the confirm of %q: %w", queue, err)
+	case !acked && p.ch.IsClosed(): // the library answers in the broker's place, after it noted that
+		return fmt.Errorf("publish to %q: the connection was lost", queue)
 	case !acked:
-		return fmt.Errorf("publish to %q: refused by the broker, or the connection was lost", queue)
+		return fmt.Errorf("publish to %q: %w", queue, errRefused)
 	}
 	return p.routed()
 }

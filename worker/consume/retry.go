@@ -2,6 +2,7 @@ package consume
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 	"tailbox/schema"
 	"tailbox/schema/topology"
 )
+
+// refusedFor is how long a session goes on with a queue that refuses a message: the broker allows a thousand deliveries of each.
+const refusedFor = 10 * time.Minute
 
 // again sends a message to the retry queue of its delay, from where it comes back to the end of the work queue, or to the
 // dead-letter queue when it was tried often enough. An event that waits for another version than last time has got ahead,
@@ -76,17 +80,35 @@ func (sh *shard) sendDead(ctx context.Context, d amqp.Delivery, why problem, att
 	}
 }
 
-// handOver moves a message to another queue; on failure the session ends and the broker delivers the message again.
+// handOver moves a message to another queue. As long as the queue refuses it, because it is full, the shard waits: another
+// session would find it full too, and each costs the other aggregates' messages a delivery. One is begun at long intervals, for
+// RabbitMQ 3.10 does not tell a channel that a limit was taken away. On any other failure the session ends at once and the
+// broker delivers the message again.
 //
 // Invariant: a message is acknowledged here only after the broker confirmed that the other queue has it. A crash in
 // between leaves it in both, and the inbox takes care of the second.
 func (sh *shard) handOver(ctx context.Context, d amqp.Delivery, queue string, more amqp.Table, outcome string) bool {
-	if err := sh.s.out.publish(ctx, queue, copyOf(d, more)); err != nil {
-		sh.s.fail(err)
-		return false
+	pauses := newPauses(stallFirst, stallMost)
+	began := time.Now()
+	for tries := 1; ; tries++ {
+		err := sh.s.out.publish(ctx, queue, copyOf(d, more))
+		if err == nil {
+			sh.s.finish(d, outcome)
+			return true
+		}
+		if !errors.Is(err, errRefused) || time.Since(began) > refusedFor {
+			sh.s.fail(err)
+			return false
+		}
+		if tries == 1 || tries%10 == 0 {
+			sh.w.log.Warn("a queue refuses a message, waiting: it may be full", zap.String("queue", queue),
+				zap.String("event_id", d.MessageId), zap.Int("tries", tries))
+		}
+		if !sleep(pauses.NextBackOff(), sh.s.stop.done) {
+			sh.left = append(sh.left, d)
+			return false
+		}
 	}
-	sh.s.finish(d, outcome)
-	return true
 }
 
 // delayAfter is how long a message waits after so many attempts: each time longer, the last delay again and again.
