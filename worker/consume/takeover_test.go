@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 
@@ -59,8 +60,22 @@ func TestEventThatAnotherWorkerAppliesBlocksNothing(t *testing.T) {
 // it does not renew as long as it is asked often.)
 func (b *bundle) waitsForAnother(t *testing.T) bool {
 	t.Helper()
-	var waiting int
-	require.NoError(t, b.db.QueryRowContext(t.Context(),
-		"SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT INTO inbox%'").Scan(&waiting))
-	return waiting > 0
+	database := b.database(t)
+	rows, err := b.db.QueryContext(t.Context(), "SHOW PROCESSLIST")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	names, err := rows.Columns()
+	require.NoError(t, err)
+	columns, into := make([]sql.RawBytes, len(names)), make([]any, len(names))
+	for i := range columns {
+		into[i] = &columns[i]
+	}
+	for rows.Next() {
+		require.NoError(t, rows.Scan(into...))
+		if string(columns[3]) == database && strings.HasPrefix(string(columns[7]), "INSERT INTO inbox") {
+			return true
+		}
+	}
+	require.NoError(t, rows.Err())
+	return false
 }
