@@ -160,7 +160,7 @@ management.tcp.port = %d
 `, r.port[portManagement])
 }
 
-// probe opens an AMQP connection, and asks the API so that it is there as well.
+// probe opens an AMQP connection, and asks the API and the port for TLS, so that they are there as well.
 func (r *RabbitMQ) probe(ctx context.Context) error {
 	conn, err := amqp.DialConfig(r.URL("/"), amqp.Config{Dial: func(network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, addr)
@@ -174,6 +174,13 @@ func (r *RabbitMQ) probe(ctx context.Context) error {
 	}
 	if err := conn.Close(); err != nil {
 		return fmt.Errorf("probe: %w", err)
+	}
+	if r.tls != nil { // its listener comes last
+		c, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", loopback(r.port[portTLS]))
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		_ = c.Close()
 	}
 	_, err = r.API(ctx, "GET", "/vhosts", nil)
 	return err
