@@ -45,7 +45,7 @@ func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, 
 
 // decodeRows decodes the image of rows only where it is wanted; of all others just the header is read. The header must be
 // read in any case: it ends the table maps of a statement.
-func (h *handler) decodeRows(e *replication.RowsEvent, data []byte) error {
+func (h *handler) decodeRows(e *replication.RowsEvent, kind replication.EventType, data []byte) error {
 	pos, err := e.DecodeHeader(data)
 	wanted := e.Type() == replication.EnumRowsEventTypeInsert || e.Type() == replication.EnumRowsEventTypeUpdate
 	if err != nil || !wanted || !h.isOutbox(e.Table) || h.txn.readThrough {
@@ -54,6 +54,9 @@ func (h *handler) decodeRows(e *replication.RowsEvent, data []byte) error {
 	if !anyColumn(e) {
 		e.Rows, e.SkippedColumns = noColumns(e)
 		return nil
+	}
+	if err := decodable(e, kind, pos, data); err != nil {
+		return err
 	}
 	return e.DecodeData(pos, data)
 }

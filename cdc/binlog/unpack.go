@@ -16,14 +16,18 @@ import (
 // decompressor one after the other, and none is kept.
 type unpacker struct {
 	events replication.EventHandler
-	decode func(*replication.RowsEvent, []byte) error
+	decode rowsDecoder
 	flavor string
 	parser *replication.BinlogParser
-	format []byte // the format description of the file, as one of events without checksums
-	sums   int    // bytes of the checksum at the end of each event
+	format []byte                // the format description of the file, as one of events without checksums
+	sums   int                   // bytes of the checksum at the end of each event
+	kind   replication.EventType // of the event that is being parsed
 }
 
-func newUnpacker(flavor string, decode func(*replication.RowsEvent, []byte) error, events replication.EventHandler) *unpacker {
+// rowsDecoder decodes a rows event of that kind from its bytes behind the event's header.
+type rowsDecoder func(e *replication.RowsEvent, kind replication.EventType, data []byte) error
+
+func newUnpacker(flavor string, decode rowsDecoder, events replication.EventHandler) *unpacker {
 	u := &unpacker{events: events, decode: decode, flavor: flavor}
 	u.parser = u.newParser()
 	return u
@@ -34,8 +38,21 @@ func (u *unpacker) newParser() *replication.BinlogParser {
 	p.SetFlavor(u.flavor)
 	p.SetParseTime(true)
 	p.SetRenderJSONAsMySQLText(true) // numbers of a JSON column keep their kind; serverJSON does the rest
-	p.SetRowsEventDecodeFunc(u.decode)
+	p.SetRowsEventDecodeFunc(func(e *replication.RowsEvent, data []byte) error { return u.decode(e, u.kind, data) })
 	return p
+}
+
+// parse has an event decoded, unless it is a statement that MariaDB compressed and cannot be what it claims.
+func (u *unpacker) parse(p *replication.BinlogParser, raw []byte) (*replication.BinlogEvent, error) {
+	if len(raw) >= replication.EventHeaderSize { // else go-mysql says so
+		u.kind = replication.EventType(raw[4])
+		if u.kind == replication.MARIADB_QUERY_COMPRESSED_EVENT {
+			if err := sizedStatement(raw[replication.EventHeaderSize:]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p.Parse(raw)
 }
 
 // HandleEvent implements replication.EventHandler. Of the event only the bytes are used, whose checksum go-mysql has verified.
@@ -43,7 +60,7 @@ func (u *unpacker) HandleEvent(raw *replication.BinlogEvent) error {
 	if raw.Header.EventType == replication.TRANSACTION_PAYLOAD_EVENT {
 		return u.payload(raw)
 	}
-	e, err := u.parser.Parse(raw.RawData)
+	e, err := u.parse(u.parser, raw.RawData)
 	if err != nil {
 		return err
 	}
@@ -98,7 +115,7 @@ func (u *unpacker) payload(raw *replication.BinlogEvent) error {
 		if err != nil {
 			return fmt.Errorf("decompress a transaction: %v", err) //nolint:errorlint // an unexpected end here is none of the link
 		}
-		e, err := inner.Parse(data)
+		e, err := u.parse(inner, data)
 		if err != nil {
 			return err
 		}
