@@ -26,6 +26,7 @@ func decodable(e *replication.RowsEvent, kind replication.EventType, pos int, da
 		if err := sized(data[pos:]); err != nil {
 			return err
 		}
+	default:
 	}
 	return documents(e, pos, data)
 }
