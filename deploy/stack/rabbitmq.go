@@ -193,13 +193,23 @@ func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 		args = append([]string{"-q", "-n", r.node()}, args...)
 		path, line = r.programs.root.command(r.dir, filepath.Join(r.programs.bin, "rabbitmqctl"), args)
 	}
-	cmd := exec.CommandContext(ctx, path, line...)
-	if r.programs.image == "" {
-		cmd.Env, cmd.Dir = r.env(), r.dir
+	for began := time.Now(); ; {
+		cmd := exec.CommandContext(ctx, path, line...)
+		if r.programs.image == "" {
+			cmd.Env, cmd.Dir = r.env(), r.dir
+		}
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err == nil:
+			return string(out), nil
+		case strings.Contains(string(out), notBooted) && time.Since(began) < ctlPatience: // each try takes a second
+		default:
+			return string(out), fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		}
 	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return string(out), nil
 }
+
+// notBooted is what rabbitmqctl says of a broker that serves already and has not come to the end of its start.
+const notBooted = "requires the 'rabbit' app to be running"
+
+const ctlPatience = 20 * time.Second
