@@ -54,7 +54,7 @@ func drain(b *testing.B, kind string) {
 		plain[pair].Servers = (serversCPU(b, servers) - before) / benchEvents
 		_, err := ch.QueuePurge("bench", false)
 		require.NoError(b, err)
-		relay = append(relay, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents}))
+		relay = append(relay, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents, from: benchEvents / 10}))
 		_, err = ch.QueuePurge("bench", false)
 		require.NoError(b, err)
 	}
@@ -131,10 +131,11 @@ type drained struct {
 	events    int      // rows that there are
 	env       []string // of the relay, further variables
 	watchers  int      // open pages meanwhile
+	from      int      // rows that are drained before the measure begins
 }
 
 // runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures it from
-// its tenth part on to the end.
+// those rows on to the end.
 func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	b.Helper()
 	addr, err := services.FreeAddr(b.Context())
@@ -147,7 +148,7 @@ func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
 	defer watch(b, cdc, d.watchers)()
 
-	from, fromCPU, fromAt := sample(b, cdc, d.events/10)
+	from, fromCPU, fromAt := sample(b, cdc, d.from)
 	before := serversCPU(b, servers)
 	to, toCPU, toAt := sample(b, cdc, d.events)
 	return figures{
