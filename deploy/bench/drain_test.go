@@ -19,6 +19,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
+	"tailbox/cdc/relay"
 	"tailbox/deploy/mysql"
 	"tailbox/deploy/services"
 	"tailbox/deploy/stack"
@@ -26,14 +27,22 @@ import (
 )
 
 const (
-	benchWindow   = 1000
 	benchExchange = "outbox.events"
 	benchEvents   = 60000
 	benchPairs    = 5
 )
 
+// benchWindow is how many messages the relay and the plain publisher have under way, as WINDOW says; its default is the relay's.
+var benchWindow = func() int {
+	if n, err := strconv.Atoi(os.Getenv("WINDOW")); err == nil && n > 0 {
+		return n
+	}
+	return relay.DefaultWindow
+}()
+
 // BenchmarkDrain compares, on one broker in one run, a plain amqp091-go publisher that sends from memory with the relay that
-// drains the same number of committed outbox rows from the binlog: five pairs, interleaved, medians.
+// drains the same number of committed outbox rows from the binlog, and sends the same messages: five pairs, interleaved, medians.
+// The queue is not read meanwhile.
 func BenchmarkDrain(b *testing.B) {
 	for _, kind := range []string{"quorum", "classic"} {
 		b.Run(kind, func(b *testing.B) { drain(b, kind) })
@@ -47,23 +56,28 @@ func drain(b *testing.B, kind string) {
 	fillOutbox(b, servers, "outbox", benchEvents, benchEvent)
 	ch := bindQueue(b, servers.Rabbit.URL("/"), kind)
 
-	var plain, relay []figures
+	env := []string{
+		envPosition + "=" + beforeNumber(b, servers.MySQL),
+		fmt.Sprintf("%s=%d,%d", envServers, servers.Rabbit.Pid(), servers.MySQL.Pid()),
+	}
+
+	var plain, relayed []figures
 	for pair := range benchPairs {
-		before := serversCPU(b, servers)
-		plain = append(plain, runPublisher(b, servers.Rabbit.URL("/"), benchEvents))
-		plain[pair].Servers = (serversCPU(b, servers) - before) / benchEvents
+		plain = append(plain, runPublisher(b, servers.Rabbit.URL("/"), benchEvents, env...))
+		first := oldest(b, ch)
 		_, err := ch.QueuePurge("bench", false)
 		require.NoError(b, err)
-		relay = append(relay, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents, from: benchEvents / 10}))
+		relayed = append(relayed, runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("bench-%d", pair), events: benchEvents, measured: middleOf(benchEvents)}))
+		require.Equal(b, first, oldest(b, ch), "both send the same messages")
 		_, err = ch.QueuePurge("bench", false)
 		require.NoError(b, err)
 	}
-	p, r := median(plain), median(relay)
+	p, r := median(plain), median(relayed)
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(p.PerSecond, "plain-msg/s")
 	b.ReportMetric(r.PerSecond, "relay-msg/s")
 	b.ReportMetric(r.PerSecond/p.PerSecond, "ratio")
-	b.ReportMetric(medianRatio(relay, plain), "pair-ratio")
+	b.ReportMetric(medianRatio(relayed, plain), "pair-ratio")
 	b.ReportMetric(float64(p.CPU.Nanoseconds())/1000, "plain-cpu-µs/msg")
 	b.ReportMetric(float64(r.CPU.Nanoseconds())/1000, "relay-cpu-µs/msg")
 	b.ReportMetric(float64(p.Servers.Nanoseconds())/1000, "plain-servers-cpu-µs/msg")
@@ -111,6 +125,32 @@ func bindQueue(b *testing.B, url, kind string) *amqp.Channel {
 	return ch
 }
 
+// beforeNumber is what stands before a transaction's number in its position.
+func beforeNumber(b *testing.B, server *stack.MySQL) (text string) {
+	b.Helper()
+	form := "CONCAT(@@server_uuid, ':')"
+	if server.Flavor() == stack.FlavorMariaDB {
+		form = "CONCAT('0-', @@server_id, '-')"
+	}
+	db, err := sql.Open("mysql", server.DSN(""))
+	require.NoError(b, err)
+	defer db.Close()
+	require.NoError(b, db.QueryRowContext(b.Context(), "SELECT "+form).Scan(&text))
+	return text
+}
+
+// oldest takes the first message out of the queue and returns what of it is the sender's, without the digits of its position.
+func oldest(b *testing.B, ch *amqp.Channel) amqp.Delivery {
+	b.Helper()
+	m, ok, err := ch.Get("bench", true)
+	require.NoError(b, err)
+	require.True(b, ok, "there is no message")
+	position, _ := m.Headers[schema.HeaderSourcePosition].(string)
+	m.Headers[schema.HeaderSourcePosition] = strings.TrimRight(position, "0123456789")
+	m.Acknowledger, m.DeliveryTag, m.MessageCount = nil, 0, 0
+	return m
+}
+
 // runPublisher runs a publisher in a process of its own: the plain one, unless the environment says otherwise.
 func runPublisher(b *testing.B, url string, count int, env ...string) (f figures) {
 	b.Helper()
@@ -128,14 +168,13 @@ func runPublisher(b *testing.B, url string, count int, env ...string) (f figures
 // drained is one drain of a relay.
 type drained struct {
 	bin, name string
-	events    int      // rows that there are
 	env       []string // of the relay, further variables
 	watchers  int      // open pages meanwhile
-	from      int      // rows that are drained before the measure begins
+	events    int      // that there are
+	measured  middle   // of them
 }
 
-// runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures it from
-// those rows on to the end.
+// runRelay starts a relay under a fresh name, which drains all rows from the beginning of the binlog, and measures the middle.
 func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	b.Helper()
 	addr, err := services.FreeAddr(b.Context())
@@ -148,19 +187,15 @@ func runRelay(b *testing.B, servers *stack.Stack, d drained) figures {
 	defer func() { require.NoError(b, cdc.Process().Stop(context.Background())) }()
 	defer watch(b, cdc, d.watchers)()
 
-	from, fromCPU, fromAt := sample(b, cdc, d.from)
-	before := serversCPU(b, servers)
-	to, toCPU, toAt := sample(b, cdc, d.events)
-	return figures{
-		Servers:   (serversCPU(b, servers) - before) / time.Duration(to-from),
-		PerSecond: float64(to-from) / toAt.Sub(fromAt).Seconds(),
-		CPU:       (toCPU - fromCPU) / time.Duration(to-from),
-		PeakBytes: processPeak(b, cdc.Process().Pid()),
-	}
+	began := sample(b, servers, cdc, d.measured.from)
+	f := sample(b, servers, cdc, d.measured.to).since(began)
+	f.PeakBytes = processPeak(b, cdc.Process().Pid())
+	sample(b, servers, cdc, d.events)
+	return f
 }
 
 // sample waits until the relay has so many events confirmed.
-func sample(b *testing.B, cdc *services.Service, atLeast int) (confirmed int, used time.Duration, at time.Time) {
+func sample(b *testing.B, servers *stack.Stack, cdc *services.Service, atLeast int) (u used) {
 	b.Helper()
 	var p struct{ Totals struct{ Confirmed int } }
 	require.Eventually(b, func() bool {
@@ -172,28 +207,39 @@ func sample(b *testing.B, cdc *services.Service, atLeast int) (confirmed int, us
 		if json.NewDecoder(answer.Body).Decode(&p) != nil {
 			return false
 		}
-		at, used = time.Now(), processCPU(b, cdc.Process().Pid())
-		return p.Totals.Confirmed >= atLeast
+		u = used{
+			events: p.Totals.Confirmed, at: time.Now(), cpu: processCPU(b, cdc.Process().Pid()),
+			servers: processCPU(b, servers.Rabbit.Pid()) + processCPU(b, servers.MySQL.Pid()),
+		}
+		return u.events >= atLeast
 	}, 5*time.Minute, 50*time.Millisecond) // answering costs the relay CPU
-	return p.Totals.Confirmed, used, at
+	return u
 }
 
-// serversCPU is what the broker and the database have used.
-func serversCPU(b *testing.B, servers *stack.Stack) time.Duration {
-	return processCPU(b, servers.Rabbit.Pid()) + processCPU(b, servers.MySQL.Pid())
-}
-
-// processCPU is what a process has used, from /proc, to a hundredth of a second.
+// processCPU is what a process of this benchmark has used.
 func processCPU(b *testing.B, pid int) time.Duration {
 	b.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	spent, err := spentBy(strconv.Itoa(pid))
 	require.NoError(b, err)
+	return spent
+}
+
+// spentBy is what a process has used, user and system, from /proc, to a hundredth of a second.
+func spentBy(pid string) (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return 0, err
+	}
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:]))
 	user, err := strconv.Atoi(fields[11])
-	require.NoError(b, err)
+	if err != nil {
+		return 0, err
+	}
 	system, err := strconv.Atoi(fields[12])
-	require.NoError(b, err)
-	return time.Duration(user+system) * 10 * time.Millisecond
+	if err != nil {
+		return 0, err
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond, nil
 }
 
 func processPeak(b *testing.B, pid int) int64 {

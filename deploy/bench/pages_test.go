@@ -38,7 +38,7 @@ func BenchmarkOpenPages(b *testing.B) {
 			slices.Reverse(order)
 		}
 		for _, n := range order {
-			runs[n] = append(runs[n], runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("pages-%d-%d", pair, n), events: benchEvents, watchers: n, from: benchEvents / 2}))
+			runs[n] = append(runs[n], runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("pages-%d-%d", pair, n), events: benchEvents, watchers: n, measured: middle{benchEvents / 2, benchEvents - benchEvents/10}}))
 			_, err := ch.QueuePurge("bench", false)
 			require.NoError(b, err)
 		}

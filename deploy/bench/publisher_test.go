@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -21,6 +22,8 @@ const (
 	envCount    = "BENCH_PUBLISH_COUNT"
 	envGathered = "BENCH_PUBLISH_GATHERED" // through the relay's publishing session instead of plainly
 	envTLS      = "BENCH_PUBLISH_TLS"      // folder with ca.pem, cert.pem and key.pem
+	envPosition = "BENCH_PUBLISH_POSITION" // what the number of a transaction stands behind in a position; default 0-1-
+	envServers  = "BENCH_PUBLISH_SERVERS"  // processes of the servers, with commas between them
 )
 
 func TestMain(m *testing.M) {
@@ -71,14 +74,20 @@ func publishPlainly(url string, count int) error {
 	}
 	returns := ch.NotifyReturn(make(chan amqp.Return, benchWindow))
 
-	began := start()
 	var waiting []*amqp.DeferredConfirmation
-	for i := range count {
-		if len(waiting) == benchWindow {
+	meter := meter{middle: middleOf(count)}
+	for i := range count + benchWindow {
+		if i >= benchWindow {
 			if !waiting[0].Wait() {
-				return fmt.Errorf("message %d was refused", i)
+				return fmt.Errorf("message %d was refused", i-benchWindow)
 			}
 			waiting = waiting[1:]
+			if err := meter.confirmed(i - benchWindow + 1); err != nil {
+				return err
+			}
+		}
+		if i >= count {
+			continue
 		}
 		key, message := plainMessage(i)
 		confirm, err := ch.PublishWithDeferredConfirm(benchExchange, key, true, false, message)
@@ -87,33 +96,72 @@ func publishPlainly(url string, count int) error {
 		}
 		waiting = append(waiting, confirm)
 	}
-	for _, confirm := range waiting {
-		confirm.Wait()
-	}
-	f := began.stop(count)
 	if len(returns) > 0 {
 		return fmt.Errorf("%d messages reached no queue", len(returns))
 	}
 	if err := conn.Close(); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(f)
+	return json.NewEncoder(os.Stdout).Encode(meter.figures)
 }
 
-// used is what a process has used at a moment.
+// middle is the part of a run that is measured, in events confirmed: neither the start of a process and of its connection, nor
+// the end, when the window runs empty.
+type middle struct{ from, to int }
+
+func middleOf(events int) middle { return middle{events / 10, events - events/10} }
+
+// meter measures the middle of a run from inside of the process.
+type meter struct {
+	middle
+	began   used
+	figures figures
+}
+
+// confirmed says how many events are confirmed by now.
+func (m *meter) confirmed(count int) (err error) {
+	switch {
+	case m.began.events == 0 && count >= m.from:
+		m.began, err = now(count)
+	case m.figures.PerSecond == 0 && count >= m.to:
+		var end used
+		end, err = now(count)
+		m.figures = end.since(m.began)
+		m.figures.PeakBytes = peak()
+	}
+	return err
+}
+
+// used is what a process and the servers have used at a moment.
 type used struct {
-	at     time.Time
-	cpu    time.Duration
-	writes int
+	events       int
+	at           time.Time
+	cpu, servers time.Duration
+	writes       int
 }
 
-func start() used { return used{time.Now(), cpu(), writes()} }
+// now is what this process has used when so many events were confirmed.
+func now(events int) (used, error) {
+	u := used{events: events, at: time.Now(), cpu: cpu(), writes: writes()}
+	for pid := range strings.SplitSeq(os.Getenv(envServers), ",") {
+		if pid == "" {
+			continue
+		}
+		spent, err := spentBy(pid)
+		if err != nil {
+			return u, err
+		}
+		u.servers += spent
+	}
+	return u, nil
+}
 
-func (began used) stop(count int) figures {
-	now := start()
+// since tells what was done between two moments, but for the peak.
+func (u used) since(began used) figures {
+	events := time.Duration(u.events - began.events)
 	return figures{
-		PerSecond: float64(count) / now.at.Sub(began.at).Seconds(), CPU: (now.cpu - began.cpu) / time.Duration(count),
-		Writes: float64(now.writes-began.writes) / float64(count), PeakBytes: peak(),
+		PerSecond: float64(events) / u.at.Sub(began.at).Seconds(), CPU: (u.cpu - began.cpu) / events,
+		Servers: (u.servers - began.servers) / events, Writes: float64(u.writes-began.writes) / float64(events),
 	}
 }
 
@@ -139,18 +187,19 @@ func plainMessage(i int) (key string, m amqp.Publishing) {
 		Headers: amqp.Table{
 			schema.HeaderAggregateType: e.AggregateType, schema.HeaderAggregateID: e.AggregateID,
 			schema.HeaderAggregateVersion: int64(e.AggregateVersion), schema.HeaderCreatedAt: e.CreatedAt.Format(schema.TimeFormat),
-			schema.HeaderSourcePosition: "0-1-" + strconv.Itoa(i),
+			schema.HeaderSourcePosition: cmp.Or(os.Getenv(envPosition), "0-1-") + strconv.Itoa(i),
 		},
 	}
 }
 
-// benchEvent is the i-th event of every run: a customer's, with a payload of about 200 bytes.
+// benchEvent is the i-th event of every run: a customer's, with a payload of about 200 bytes, in the form that a JSON column of
+// MySQL gives back.
 func benchEvent(i int) schema.Event {
 	id := fmt.Sprintf("00000000-0000-7000-8000-%012d", i)
 	at := time.Date(2026, 11, 23, 12, 0, 0, i*1000, time.UTC)
 	return schema.Event{
 		ID: id, AggregateType: "customer", AggregateID: id, AggregateVersion: 1, Type: "CustomerCreated", CreatedAt: at,
-		Payload: fmt.Appendf(nil, `{"id":%q,"name":"Ada Lovelace","email":"ada@example.com","version":1,"created_at":%q,"updated_at":%q}`,
+		Payload: fmt.Appendf(nil, `{"id": %q, "name": "Ada Lovelace", "email": "ada@example.com", "version": 1, "created_at": %q, "updated_at": %q}`,
 			id, at.Format(schema.TimeFormat), at.Format(schema.TimeFormat)),
 	}
 }

@@ -105,7 +105,7 @@ func runLive(b *testing.B, servers *stack.Stack, bin, name, keep string) live {
 		}
 	}
 	committed := time.Now()
-	_, _, at := sample(b, cdc, retentionEvents)
+	at := sample(b, servers, cdc, retentionEvents).at
 	run.perSecond, run.lag = retentionEvents/at.Sub(began).Seconds(), at.Sub(committed)
 	if keep == "0" {
 		require.Eventually(b, func() bool { return count(b, db) == 0 }, time.Minute, 50*time.Millisecond, "an empty table")

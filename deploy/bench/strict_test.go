@@ -44,7 +44,7 @@ func BenchmarkStrictOrder(b *testing.B) {
 			for pair := range pairs {
 				for _, strict := range []bool{false, true} {
 					f := runRelay(b, servers, drained{
-						bin: bin, name: fmt.Sprintf("strict-%s-%t-%d", load.name, strict, pair), events: load.events, from: load.events / 10,
+						bin: bin, name: fmt.Sprintf("strict-%s-%t-%d", load.name, strict, pair), events: load.events, measured: middleOf(load.events),
 						env: []string{"OUTBOX_TABLE=" + load.table, fmt.Sprintf("STRICT_ORDER=%t", strict)},
 					})
 					if strict {

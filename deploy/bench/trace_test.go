@@ -28,7 +28,7 @@ func BenchmarkTracing(b *testing.B) {
 	var off, on []figures
 	for pair := range 3 {
 		for name, env := range map[string][]string{"off": nil, "on": {"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL}} {
-			got := runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("trace-%s-%d", name, pair), events: events, env: env, from: events / 10})
+			got := runRelay(b, servers, drained{bin: bin, name: fmt.Sprintf("trace-%s-%d", name, pair), events: events, env: env, measured: middleOf(events)})
 			_, err := ch.QueuePurge("bench", false)
 			require.NoError(b, err)
 			if name == "off" {

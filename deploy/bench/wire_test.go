@@ -118,21 +118,20 @@ func publishGathered(url string, count int) error {
 	if err != nil {
 		return err
 	}
-	began := start()
-	if err := feed(session, uint64(count)); err != nil {
+	meter := meter{middle: middleOf(count)}
+	if err := feed(session, uint64(count), &meter); err != nil {
 		return errors.Join(err, session.Close(ctx))
 	}
-	f := began.stop(count)
 	if err := session.Close(ctx); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(f)
+	return json.NewEncoder(os.Stdout).Encode(meter.figures)
 }
 
-func feed(session relay.Session, count uint64) error {
+func feed(session relay.Session, count uint64, meter *meter) error {
 	for sent, confirmed := uint64(0), uint64(0); confirmed < count; {
 		var rows []relay.Row
-		for ; sent < min(count, confirmed+benchWindow); sent++ {
+		for ; sent < min(count, confirmed+uint64(benchWindow)); sent++ {
 			rows = append(rows, relay.Row{Seq: sent + 1, Event: benchEvent(int(sent)), Position: "0-1-" + strconv.FormatUint(sent, 10)})
 		}
 		if len(rows) > 0 {
@@ -143,6 +142,9 @@ func feed(session relay.Session, count uint64) error {
 			return fmt.Errorf("outcome %d of message %d", o.Kind, o.Seq)
 		}
 		confirmed = o.Seq
+		if err := meter.confirmed(int(confirmed)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
