@@ -292,8 +292,9 @@ func (w *world) everythingOnce(events int) {
 	w.settled(2 * time.Minute)
 	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM outbox"), "outbox rows")
 	require.Equal(w.t, events, w.number("SELECT COUNT(*) FROM inbox"), "inbox rows: as many as outbox rows, each of which is there, so none was invented")
-	require.Zero(w.t, w.number(`SELECT COUNT(*) FROM (SELECT aggregate_id, COUNT(*) n FROM outbox GROUP BY aggregate_id) o
-		LEFT JOIN customer_profiles p ON p.customer_id = o.aggregate_id AND p.version = o.n AND p.events_applied = o.n
+	// With the ids in the profiles' own collation: their index would not be used otherwise.
+	require.Zero(w.t, w.number(`SELECT COUNT(*) FROM (SELECT CONVERT(aggregate_id USING ascii) COLLATE ascii_bin id, COUNT(*) n FROM outbox GROUP BY aggregate_id) o
+		LEFT JOIN customer_profiles p ON p.customer_id = o.id AND p.version = o.n AND p.events_applied = o.n
 		WHERE p.customer_id IS NULL`), "customers whose read model has not had each event once")
 	require.Zero(w.t, w.messages(topology.Customers(topology.CustomersQueue).DeadQueue()), "dead letters")
 }
