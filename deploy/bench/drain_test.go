@@ -34,10 +34,15 @@ const (
 
 // benchWindow is how many messages the relay and the plain publisher have under way, as WINDOW says; its default is the relay's.
 var benchWindow = func() int {
-	if n, err := strconv.Atoi(os.Getenv("WINDOW")); err == nil && n > 0 {
-		return n
+	text, set := os.LookupEnv("WINDOW")
+	if !set {
+		return relay.DefaultWindow
 	}
-	return relay.DefaultWindow
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 {
+		panic(fmt.Sprintf("WINDOW=%q: give a number of messages above 0", text))
+	}
+	return n
 }()
 
 // BenchmarkDrain compares, on one broker in one run, a plain amqp091-go publisher that sends from memory with the relay that
