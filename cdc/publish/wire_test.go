@@ -32,16 +32,22 @@ func newSlow() (*slow, *wire) {
 	return s, newWire(s, s)
 }
 
+// beginWrite brings the first write under way, which then waits for its go-ahead: what comes now stays in the buffer.
+func beginWrite(t *testing.T, w *wire, size int) {
+	t.Helper()
+	_, err := w.Write(make([]byte, size))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.writing
+	}, 10*time.Second, time.Millisecond)
+}
+
 func TestWireGathersWhatComesDuringAWrite(t *testing.T) {
 	t.Parallel()
 	s, w := newSlow()
-	_, err := w.Write(make([]byte, 10))
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { // the first write is under way
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return len(w.buf) == 0
-	}, 10*time.Second, time.Millisecond)
+	beginWrite(t, w, 10)
 	for range 50 {
 		_, err := w.Write(make([]byte, 100))
 		require.NoError(t, err)
@@ -58,6 +64,7 @@ func TestWireGathersWhatComesDuringAWrite(t *testing.T) {
 func TestTheGateHoldsThePublisherBackAndAbortFreesIt(t *testing.T) {
 	t.Parallel()
 	s, w := newSlow()
+	beginWrite(t, w, 10)
 	for range 20 { // a write never waits, whatever the flusher does: a heartbeat must always get in
 		_, err := w.Write(make([]byte, wireGate))
 		require.NoError(t, err)
