@@ -15,7 +15,7 @@ type verdict struct {
 	problem problem // failed, permanent, gap
 	missing uint64  // gap
 	err     error   // stalled
-	by      string  // blocked: the dead event's message id
+	by      string  // blocked, behind: the message id of the event that comes first
 }
 
 type kind int
@@ -29,6 +29,7 @@ const (
 	permanent             // never try again
 	forgotten             // nobody knows whether it was applied: its inbox row may have been pruned
 	blocked               // follows an event of its aggregate to the dead letters
+	behind                // an event of its aggregate that comes first is in a retry queue
 	stalled               // the database would not, the message is not to blame: try again, not counted
 )
 
@@ -62,26 +63,24 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	case err != nil:
 		return judge(ctx, err)
 	}
-	block, err := w.findBlock(ctx, tx, m.key()) // behind the inbox, see storeBlock
+	block, err := w.findBlock(ctx, tx, m) // behind the inbox, see storeBlock
 	if err != nil {
 		return judge(ctx, err)
 	}
 	outcome := verdict{kind: duplicate}
 	switch {
-	case seen && !block.endsWith(m):
+	case seen && !block.some:
 		return outcome
 	case seen:
 	case m.dropped:
 		outcome = w.drop(ctx, tx, m)
-	case block.holds(m):
-		return verdict{kind: blocked, problem: problem{code: codeBlocked}, by: block.by}
 	default:
 		outcome = w.handle(ctx, tx, m, handler, block)
 	}
 	if !outcome.commits() {
 		return outcome
 	}
-	if block.endsWith(m) {
+	if block.some {
 		if err := w.unblock(ctx, tx, m); err != nil {
 			return judge(ctx, err)
 		}
@@ -95,9 +94,9 @@ func (w *Worker) try(ctx context.Context, m *message, handler Handler) verdict {
 	return outcome
 }
 
-// handle makes the effect of a message that the inbox does not know.
+// handle makes the effect of a message that the inbox does not know, unless something holds it back.
 func (w *Worker) handle(ctx context.Context, tx *sql.Tx, m *message, handler Handler, block block) verdict {
-	if block.by != m.event.ID { // else it has not been applied since it died: that would have ended the block
+	if !block.own { // else it has not been applied since it failed: that would have ended the block
 		old, err := w.mayBeForgotten(ctx, tx, m)
 		if err != nil {
 			return judge(ctx, err)
@@ -105,6 +104,13 @@ func (w *Worker) handle(ctx context.Context, tx *sql.Tx, m *message, handler Han
 		if old {
 			return verdict{kind: forgotten, problem: problem{code: codeForgotten}}
 		}
+	}
+	switch {
+	case block.by == "":
+	case block.dead:
+		return verdict{kind: blocked, problem: problem{code: codeBlocked}, by: block.by}
+	default:
+		return verdict{kind: behind, problem: problem{code: codeBehind}, by: block.by}
 	}
 	if err := call(ctx, handler, tx, m); err != nil {
 		return judge(ctx, err)

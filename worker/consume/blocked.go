@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -13,7 +14,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"tailbox/deploy/ops"
 	"tailbox/schema"
 	"tailbox/worker/inbox"
 )
@@ -21,34 +21,32 @@ import (
 // blockMost bounds the pauses between tries to store a block.
 const blockMost = 10 * time.Second
 
-// duplicateKey is MySQL's ER_DUP_ENTRY.
-const duplicateKey = 1062
-
-// block is a row of blocked_aggregates: an event of the aggregate is a dead letter. It is kept in the database, because
-// neither a worker's memory nor the dead-letter queue can be asked after a restart, or by the worker that takes over.
+// block is what the table blocked_aggregates has about a message: the events of its aggregate that have failed and were not
+// applied since, in the order in which they failed. Each holds back what comes after it. They are kept in the database, because
+// neither a worker's memory nor a queue can be asked after a restart, or by the worker that takes over.
 type block struct {
-	by      string // the dead event's message id, or empty: nothing blocks
-	version uint64 // of the dead event, or 0
+	some bool   // there are any
+	own  bool   // the message is one of them
+	by   string // the message id of the one that the message comes after, or empty: nothing holds it
+	dead bool   // that one is a dead letter; else it is in a retry queue
 }
 
-// holds tells whether the message comes after the dead event. Without versions, whatever arrives later does.
-func (b block) holds(m *message) bool {
-	version := m.event.AggregateVersion
-	return b.by != "" && b.by != m.event.ID && (version == 0 || b.version == 0 || version > b.version)
-}
-
-// endsWith tells whether the message is the dead event itself, or the same version under another id.
-func (b block) endsWith(m *message) bool {
-	return b.by != "" && (b.by == m.event.ID || b.version != 0 && b.version == m.event.AggregateVersion)
-}
-
-// findBlock reads what blocks an aggregate.
-func (w *Worker) findBlock(ctx context.Context, from interface {
-	QueryRowContext(context.Context, string, ...any) *sql.Row
-}, aggregate string) (b block, err error) {
-	key := aggregateHash(aggregate)
-	err = from.QueryRowContext(ctx, "SELECT blocked_by, version FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]).
-		Scan(&b.by, &b.version)
+// findBlock reads what blocks a message: the first event that failed before it. Among events with versions, one comes after
+// another whose version is lower. Without versions, what arrives later comes later.
+//
+// Invariant: an event is held only by such as failed before it, so that they never wait for each other.
+func (w *Worker) findBlock(ctx context.Context, tx *sql.Tx, m *message) (b block, err error) {
+	if b.some, err = w.anyBlocked(ctx, tx, []*message{m}); err != nil || !b.some {
+		return b, err
+	}
+	key, version, place := aggregateHash(m.key()), m.event.AggregateVersion, uint64(math.MaxUint64)
+	err = tx.QueryRowContext(ctx, "SELECT seq FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND blocked_by = ?",
+		w.cfg.Name, key[:], m.event.ID).Scan(&place)
+	if b.own = err == nil; err == nil || errors.Is(err, sql.ErrNoRows) {
+		err = tx.QueryRowContext(ctx, `SELECT blocked_by, dead FROM blocked_aggregates
+			WHERE consumer = ? AND aggregate = ? AND seq < ? AND (version = 0 OR ? = 0 OR version < ?) ORDER BY seq LIMIT 1`,
+			w.cfg.Name, key[:], place, version, version).Scan(&b.by, &b.dead)
+	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return b, fmt.Errorf("read blocked aggregates: %w", err)
 	}
@@ -56,37 +54,54 @@ func (w *Worker) findBlock(ctx context.Context, from interface {
 }
 
 // anyBlocked tells whether anything blocks an aggregate of these messages.
-func (w *Worker) anyBlocked(ctx context.Context, tx *sql.Tx, batch []*message) (bool, error) {
+func (w *Worker) anyBlocked(ctx context.Context, tx *sql.Tx, batch []*message) (some bool, err error) {
 	args := []any{w.cfg.Name}
 	for _, m := range batch {
 		key := aggregateHash(m.key())
 		args = append(args, key[:])
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?,", len(batch)), ",")
-	var count int
-	err := tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM blocked_aggregates WHERE consumer = ? AND aggregate IN ("+marks+")", args...).Scan(&count)
+	query := "SELECT EXISTS (SELECT * FROM blocked_aggregates WHERE consumer = ? AND aggregate IN (" + marks + "))"
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&some); err != nil {
+		return false, fmt.Errorf("read blocked aggregates: %w", err)
+	}
+	return some, nil
+}
+
+// blocks tells whether an event has failed and was not applied since.
+func (w *Worker) blocks(ctx context.Context, aggregate, messageID string) (blocks bool, err error) {
+	key := aggregateHash(aggregate)
+	err = w.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT * FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND blocked_by = ?)",
+		w.cfg.Name, key[:], messageID).Scan(&blocks)
 	if err != nil {
 		return false, fmt.Errorf("read blocked aggregates: %w", err)
 	}
-	return count > 0, nil
+	return blocks, nil
 }
 
-// unblock lets the aggregate's later events pass once the transaction has committed.
+// unblock lets pass what comes after the message, once the transaction has committed. The same version under another id is the
+// same event.
 func (w *Worker) unblock(ctx context.Context, tx *sql.Tx, m *message) error {
-	key := aggregateHash(m.key())
-	if _, err := tx.ExecContext(ctx, "DELETE FROM blocked_aggregates WHERE consumer = ? AND aggregate = ?", w.cfg.Name, key[:]); err != nil {
+	key, version := aggregateHash(m.key()), m.event.AggregateVersion
+	_, err := tx.ExecContext(ctx, "DELETE FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND blocked_by = ?",
+		w.cfg.Name, key[:], m.event.ID)
+	if err == nil && version != 0 {
+		_, err = tx.ExecContext(ctx, "DELETE FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND version = ?",
+			w.cfg.Name, key[:], version)
+	}
+	if err != nil {
 		return fmt.Errorf("unblock aggregate: %w", err)
 	}
 	return nil
 }
 
-// storeBlock notes that the event is a dead letter, unless it has been applied after all. When another one of its aggregate is
-// dead, that one goes on blocking.
+// storeBlock notes that the event has failed and is dead or will be tried again, unless it has been applied after all. One that
+// failed before keeps its place.
 //
 // Invariant: an event that is applied blocks nothing. A session that is lost may still be here while another process tries the
 // event. So the event's inbox row is taken first, as everybody does who tries it, and reads what blocks after that: who came
 // before has ended, and who comes later sees the block.
-func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) (applied bool, err error) {
+func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery, dead bool) (applied bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.HandleTimeout)
 	defer cancel()
 	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
@@ -109,9 +124,9 @@ func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) (applied bool,
 	}
 	key := aggregateHash(aggregateKey(d))
 	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
-	_, err = tx.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, blocked_at)
-		VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))`, w.cfg.Name, key[:], d.MessageId, version)
-	if err != nil && ops.MySQLCode(err) != duplicateKey {
+	_, err = tx.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, dead, blocked_at)
+		VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE dead = ?`, w.cfg.Name, key[:], d.MessageId, version, dead, dead)
+	if err != nil {
 		return false, fmt.Errorf("block aggregate: %w", err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -122,20 +137,20 @@ func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery) (applied bool,
 
 func aggregateHash(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// block notes that the event is going to be a dead letter, waiting for the database as long as it takes. It tells stalled when
-// the session ended before, and duplicate when the event has been applied and must not die. A message that does not tell its
-// aggregate, or an id that the table can hold, blocks nothing: AMQP bounds the id's length, not what is in it, and the server
-// would refuse it for ever.
+// block notes that the event is going to be a dead letter or to a retry queue, waiting for the database as long as it takes. It
+// tells stalled when the session ended before, and duplicate when the event has been applied and must not go. A message that
+// does not tell its aggregate, or an id that the table can hold, blocks nothing: AMQP bounds the id's length, not what is in
+// it, and the server would refuse it for ever.
 //
-// Invariant: an aggregate is blocked before its event is in the dead-letter queue, so that no later event can pass it. A
+// Invariant: an aggregate is blocked before its event is in the other queue, so that no later event can pass it. A
 // crash in between does no harm: the event is delivered again, and it is not held by its own block.
-func (sh *shard) block(ctx context.Context, d amqp.Delivery) kind {
+func (sh *shard) block(ctx context.Context, d amqp.Delivery, dead bool) kind {
 	if d.MessageId == "" || !utf8.ValidString(d.MessageId) || !namesAggregate(d) {
 		return blocked
 	}
 	pauses := newPauses(stallFirst, blockMost)
 	for tries := 1; ; tries++ {
-		applied, err := sh.w.storeBlock(ctx, d)
+		applied, err := sh.w.storeBlock(ctx, d, dead)
 		switch {
 		case err != nil:
 		case applied:
@@ -148,7 +163,7 @@ func (sh *shard) block(ctx context.Context, d amqp.Delivery) kind {
 			defer sh.w.status.stalled.Add(-1)
 		}
 		if tries == 1 || tries%10 == 0 {
-			sh.w.log.Warn("database does not take the block of a dead letter, waiting", zap.String("event_id", d.MessageId),
+			sh.w.log.Warn("database does not take the block of an event that failed, waiting", zap.String("event_id", d.MessageId),
 				reason(describe(err)), zap.Int("tries", tries))
 		}
 		if !sleep(pauses.NextBackOff(), sh.s.stop.done) {

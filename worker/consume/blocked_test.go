@@ -139,14 +139,15 @@ func TestEventThatCannotBeReadBlocksItsAggregate(t *testing.T) {
 	b.send(t, torn)
 	b.publish(t, events[1])
 	w.settled(t, "dead", 2)
-	require.Equal(t, 1, b.count(t, "blocked_aggregates"))
+	require.Equal(t, 2, b.count(t, "blocked_aggregates"))
 
 	b.send(t, mended) // the same event, under the same id
 	b.applied(t, events[:1])
-	require.Zero(t, b.count(t, "blocked_aggregates"))
+	require.Equal(t, 1, b.count(t, "blocked_aggregates"), "what followed it is not applied yet")
 	_, err := w.Redrive(t.Context(), events[1].ID)
 	require.NoError(t, err)
 	b.applied(t, events)
+	require.Zero(t, b.count(t, "blocked_aggregates"))
 }
 
 func TestNoMessageCanHoldUpTheOthersByWhatItIsCalled(t *testing.T) {

@@ -11,9 +11,10 @@
 // it. What was not acknowledged is delivered again and the inbox tells whether it was applied. Nothing is kept elsewhere.
 //
 // Order: events of one aggregate are handled one after the other, in the order of delivery. A handler that keeps versions
-// answers Gap for an event that is too early; the event then waits until those before it were applied. Events without
-// versions have no protection when one of them goes to the retry queue: those behind it pass. Once an event is a dead letter,
-// the later ones of its aggregate follow it there, until it was redriven and applied; the table blocked_aggregates knows.
+// answers Gap for an event that is too early; the event then waits until those before it were applied. An event that failed
+// holds back the later ones of its aggregate: while it is in a retry queue they go behind it there, and once it is a dead
+// letter they follow it to the dead letters, until it was redriven and applied. The table blocked_aggregates has all of
+// them in the order in which they failed, so that none passes another, whenever and in whichever order they come back.
 package consume
 
 import (
@@ -108,8 +109,9 @@ type Config struct {
 	// applied but a dead letter. At least a day, and more than the retry queues may hold a message; KeepInbox keeps all.
 	// Defaults to DefaultInboxRetention.
 	InboxRetention time.Duration
-	// ChecksVersions says that the handlers apply each version of an aggregate once, whatever the inbox remembers: then an
-	// event with a version is given to its handler however old it is.
+	// ChecksVersions says that the handlers apply each version of an aggregate once and in order, answering Gap and Duplicate,
+	// whatever the inbox remembers: then an event with a version is given to its handler however old it is, and while an
+	// earlier one is in a retry queue.
 	ChecksVersions bool
 	// Drop is called in place of its handler for an event that a person has given up (see Worker.Drop), whatever is missing
 	// before it. A handler that checks versions has to learn there that the event's version will not come, or it would wait

@@ -27,7 +27,7 @@ type DeadLetter struct {
 	AggregateVersion int64  `json:"aggregate_version"`
 	Reason           string `json:"reason"`
 	Attempts         int64  `json:"attempts"`
-	BlockedBy        string `json:"blocked_by"` // the dead letter that it only follows, or empty
+	BlockedBy        string `json:"blocked_by"` // the message id of the earlier event that it only follows, or empty
 	FailedAt         string `json:"failed_at"`  // RFC 3339 in UTC; empty when the broker itself sent it here
 	Dropped          bool   `json:"dropped"`    // it was given up, and that failed
 }
@@ -72,7 +72,9 @@ func letterOf(d amqp.Delivery) DeadLetter {
 
 // Redrive sends a dead letter and those that it blocks back to the work queue, or all, each once, if the id is empty, in the order in
 // which they died. There they count as new: they pass the inbox and the handler's order check, which makes redriving safe to
-// repeat. What follows a letter goes behind it wherever it stands, and stays when the letter is neither here nor applied. Those that arrive while the dead event is not applied yet, because it fails again, follow it once more. An error after some were sent leaves those sent.
+// repeat. What follows a letter goes behind it wherever it stands, and stays when the letter is neither here nor applied. An
+// event that comes back before one of its aggregate that failed earlier has been applied waits behind that in the retry
+// queues, or follows it to the dead letters once more. An error after some were sent leaves those sent.
 //
 // Invariant: a dead letter is taken off its queue only after the broker confirmed that the work queue has it. A crash in
 // between leaves it in both.
@@ -106,15 +108,14 @@ func (w *Worker) redrive(ctx context.Context, messageID string, headers func(amq
 				return err
 			}
 			if !some {
-				free, err := f.free(ctx, w)
+				free, err := f.free(ctx, w, messageID)
 				return errors.Join(err, send(free...))
 			}
 			by, _ := d.Headers[HeaderBlockedBy].(string)
 			switch {
-			case messageID != "" && d.MessageId != messageID && by != messageID:
 			case by != "" && d.MessageId != messageID && !f.sent[by]:
 				f.hold(by, d)
-			default:
+			case by != "" || messageID == "" || d.MessageId == messageID:
 				if err := send(f.behind(d)...); err != nil {
 					return err
 				}

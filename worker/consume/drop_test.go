@@ -91,7 +91,7 @@ func TestFollowerCanBeDroppedBeforeTheOneItFollows(t *testing.T) {
 	_, err := w.Drop(t.Context(), events[1].ID)
 	require.NoError(t, err)
 	w.settled(t, "dropped", 1)
-	require.Equal(t, 1, b.count(t, "blocked_aggregates"), "the first one goes on blocking")
+	require.Equal(t, 2, b.count(t, "blocked_aggregates"), "the first one goes on blocking, and the third its followers")
 
 	r.repaired.Store(true)
 	_, err = w.Redrive(t.Context(), events[0].ID)

@@ -13,7 +13,7 @@ const (
 	HeaderError    = "x-error"     // the reason, a code and at times a detail behind a colon
 	HeaderFailedAt = "x-failed-at" // RFC 3339, microseconds, UTC
 
-	// HeaderBlockedBy is the message id of the dead letter that this one only follows: an earlier event of its aggregate.
+	// HeaderBlockedBy is the message id of the event that this one only follows: an earlier one of its aggregate.
 	HeaderBlockedBy = "blocked_by"
 
 	// HeaderAcceptOld lets a message pass that is older than the inbox remembers: a person has said that it was not applied.
@@ -27,6 +27,9 @@ const (
 
 	// headerWaitsFor is the version that a message in a retry queue waited for; absent when it waited for none.
 	headerWaitsFor = "x-waits-for"
+
+	// headerWaitsBehind is the message id of the event in a retry queue that a message went behind; absent when it is none.
+	headerWaitsBehind = "x-waits-behind"
 )
 
 // problem is why a message was not applied.
@@ -53,6 +56,7 @@ const (
 	codePanicked    = "handler_panicked"
 	codeTimeout     = "handler_timeout"
 	codeBlocked     = "blocked"
+	codeBehind      = "behind_a_retry"
 	codeForgotten   = "older_than_inbox"
 )
 
@@ -89,7 +93,7 @@ func copyOf(d amqp.Delivery, more amqp.Table) amqp.Publishing {
 func brokers(header string) bool {
 	switch header {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
-		HeaderAttempts, HeaderError, HeaderFailedAt, HeaderBlockedBy, HeaderAcceptOld, headerWaitsFor:
+		HeaderAttempts, HeaderError, HeaderFailedAt, HeaderBlockedBy, HeaderAcceptOld, headerWaitsFor, headerWaitsBehind:
 		return true
 	}
 	return strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")

@@ -20,12 +20,19 @@ type message struct {
 	event    schema.Event
 	hash     [32]byte
 	attempts int       // made before this delivery
-	waitsFor uint64    // the version it waited for when it went to the retry queue, or 0
+	waitsFor awaited   // when it went to the retry queue
 	since    time.Time // when it began to wait in memory, or zero
 	unknown  bool      // an earlier try may have committed
 
 	acceptOld bool // a person has said that it was not applied
 	dropped   bool // a person has given it up
+	redriven  bool // it was a dead letter
+}
+
+// awaited is what an event waits for that did not fail by itself; zero when it waits for nothing.
+type awaited struct {
+	version uint64 // of its aggregate, or 0
+	event   string // the message id of one in a retry queue, or empty
 }
 
 // key names the aggregate; order is kept per key.
@@ -67,8 +74,10 @@ func read(d amqp.Delivery) (*message, *problem) {
 	}
 	m := &message{
 		delivery: d, event: event, hash: inbox.Hash(d.Body),
-		attempts: attemptsOf(d), waitsFor: uint64(max(0, integer(d.Headers[headerWaitsFor]))),
+		attempts: attemptsOf(d), waitsFor: awaited{version: uint64(max(0, integer(d.Headers[headerWaitsFor])))},
 	}
+	m.waitsFor.event, _ = d.Headers[headerWaitsBehind].(string)
+	_, m.redriven = d.Headers[headerRedrive]
 	m.acceptOld, _ = d.Headers[HeaderAcceptOld].(bool)
 	m.dropped, _ = d.Headers[HeaderDropped].(bool)
 	switch {

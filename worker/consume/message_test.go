@@ -23,7 +23,7 @@ func TestCopyCarriesNothingThatTheBrokerActsOn(t *testing.T) {
 		Headers: amqp.Table{
 			"CC": []any{"elsewhere"}, "BCC": []any{"elsewhere"}, "x-death": []any{}, "x-first-death-queue": "q",
 			"x-last-death-reason": "expired", "x-delivery-count": int64(3), "x-acquired-count": int64(3),
-			HeaderAttempts: int64(3), HeaderError: "gap", headerWaitsFor: int64(2),
+			HeaderAttempts: int64(3), HeaderError: "gap", headerWaitsFor: int64(2), headerWaitsBehind: "another",
 			"traceparent": "00-1-2-03", "x-mine": "kept", "aggregate_id": "a",
 		},
 	}

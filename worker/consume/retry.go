@@ -3,7 +3,6 @@ package consume
 import (
 	"context"
 	"errors"
-	"maps"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -17,20 +16,27 @@ import (
 const refusedFor = 10 * time.Minute
 
 // again sends a message to the retry queue of its delay, from where it comes back to the end of the work queue, or to the
-// dead-letter queue when it was tried often enough. An event that waits for another version than last time has got ahead,
+// dead-letter queue when it was tried often enough. An event that waits for something else than last time has got ahead,
 // and is counted anew: a long queue in the wrong order takes many turns, and none of them is in vain.
-func (sh *shard) again(ctx context.Context, m *message, why problem, missing uint64) {
+func (sh *shard) again(ctx context.Context, m *message, why problem, waits awaited) {
 	attempts := m.attempts + 1
-	if missing != m.waitsFor {
+	if waits != m.waitsFor {
 		attempts = 1
 	}
 	if attempts >= sh.w.cfg.MaxAttempts {
-		sh.toDead(ctx, m.delivery, why, attempts)
+		sh.toDead(ctx, m.delivery, why, attempts, waits.event)
+		return
+	}
+	if sh.w.holdsOthers(m, waits) && !sh.mayGo(ctx, m.delivery, false) {
+		sh.follow(ctx, m.key())
 		return
 	}
 	more := amqp.Table{HeaderAttempts: int64(attempts)}
-	if missing != 0 {
-		more[headerWaitsFor] = int64(missing)
+	if waits.version != 0 {
+		more[headerWaitsFor] = int64(waits.version)
+	}
+	if waits.event != "" {
+		more[headerWaitsBehind] = waits.event
 	}
 	if m.acceptOld {
 		more[HeaderAcceptOld] = true
@@ -42,38 +48,56 @@ func (sh *shard) again(ctx context.Context, m *message, why problem, missing uin
 	}
 }
 
-// bury sends a message that will never be applied as it is to the dead-letter queue.
-func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
-	sh.toDead(ctx, d, why, attemptsOf(d)+1)
+// holdsOthers tells whether later events of its aggregate have to be kept behind a message in a retry queue. Who answers Gap
+// does that for itself, and handlers that check versions do it for all events that have one. But what came back from the dead
+// letters has others behind it that would follow it there once more.
+func (w *Worker) holdsOthers(m *message, waits awaited) bool {
+	checked := w.cfg.ChecksVersions && m.event.AggregateVersion != 0
+	return waits.event != "" || waits.version == 0 && (m.redriven || !checked)
 }
 
-// toDead blocks the event's aggregate, then sends the event to the dead-letter queue, and after it those that wait for it in
-// memory: they would wait in vain.
-func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
-	switch sh.block(ctx, d) {
-	case stalled:
-		sh.left = append(sh.left, d)
-		return
-	case duplicate: // another process has applied it meanwhile
-		sh.s.finish(d, outcomeDuplicate)
-	default:
-		sh.sendDead(ctx, d, why, attempts, nil)
-	}
+// bury sends a message that will never be applied as it is to the dead-letter queue.
+func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
+	sh.toDead(ctx, d, why, attemptsOf(d)+1, "")
+}
+
+// toDead is die, and after the event those that wait for it in memory: they would wait in vain.
+func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int, by string) {
+	sh.die(ctx, d, why, attempts, by)
 	sh.follow(ctx, aggregateKey(d))
 }
 
-// followToDead sends a good event after an earlier one of its aggregate, lest it passes that. It was not tried.
-func (sh *shard) followToDead(ctx context.Context, m *message, v verdict) {
-	sh.sendDead(ctx, m.delivery, v.problem, m.attempts, amqp.Table{HeaderBlockedBy: v.by})
+// die blocks the event's aggregate, then sends the event to the dead-letter queue; with by, the message id of the one that it
+// only follows.
+func (sh *shard) die(ctx context.Context, d amqp.Delivery, why problem, attempts int, by string) {
+	if sh.mayGo(ctx, d, true) {
+		sh.sendDead(ctx, d, why, attempts, by)
+	}
 }
 
-func (sh *shard) sendDead(ctx context.Context, d amqp.Delivery, why problem, attempts int, more amqp.Table) {
+// mayGo blocks the event's aggregate and tells whether the event is to go to the other queue. If not, it is settled.
+func (sh *shard) mayGo(ctx context.Context, d amqp.Delivery, dead bool) bool {
+	switch sh.block(ctx, d, dead) {
+	case stalled:
+		sh.left = append(sh.left, d)
+		return false
+	case duplicate: // another process has applied it meanwhile
+		sh.s.finish(d, outcomeDuplicate)
+		return false
+	default:
+		return true
+	}
+}
+
+func (sh *shard) sendDead(ctx context.Context, d amqp.Delivery, why problem, attempts int, by string) {
 	headers := amqp.Table{
 		HeaderAttempts: int64(attempts),
 		HeaderError:    why.String(),
 		HeaderFailedAt: time.Now().UTC().Format(schema.TimeFormat),
 	}
-	maps.Copy(headers, more)
+	if by != "" {
+		headers[HeaderBlockedBy] = by
+	}
 	if sh.handOver(ctx, d, sh.w.queue.DeadQueue(), headers, outcomeDead) {
 		sh.w.log.Warn("sent to the dead-letter queue", zap.String("event_id", d.MessageId), zap.String("type", d.Type),
 			reason(why.code), zap.String("detail", why.detail), zap.Int("attempts", attempts))

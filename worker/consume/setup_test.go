@@ -214,6 +214,19 @@ func (b *bundle) dead(t *testing.T, count int) map[string]amqp.Delivery {
 	return letters
 }
 
+// put sends messages to a queue as they came from another one.
+func (b *bundle) put(t *testing.T, queue string, messages ...amqp.Delivery) {
+	t.Helper()
+	for _, d := range messages {
+		confirm, err := b.ch.PublishWithDeferredConfirm("", queue, true, false, amqp.Publishing{
+			Headers: d.Headers, ContentType: d.ContentType, DeliveryMode: amqp.Persistent, MessageId: d.MessageId, Type: d.Type,
+			Timestamp: d.Timestamp, AppId: d.AppId, Body: d.Body,
+		})
+		require.NoError(t, err)
+		require.True(t, confirm.Wait())
+	}
+}
+
 // empty requires that a queue has no message ready.
 func (b *bundle) empty(t *testing.T, queue string) {
 	t.Helper()

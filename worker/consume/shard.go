@@ -85,13 +85,15 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 	case gap:
 		sh.wait(ctx, m, v.missing)
 	case failed:
-		sh.again(ctx, m, v.problem, 0)
+		sh.again(ctx, m, v.problem, awaited{})
+	case behind:
+		sh.again(ctx, m, v.problem, awaited{event: v.by})
 	case permanent:
 		sh.bury(ctx, m.delivery, v.problem)
 	case forgotten: // it blocks nothing: it was most likely applied, and those after it, too
-		sh.sendDead(ctx, m.delivery, v.problem, m.attempts, nil)
-	case blocked:
-		sh.followToDead(ctx, m, v)
+		sh.sendDead(ctx, m.delivery, v.problem, m.attempts, "")
+	case blocked: // it is a good event, and was not tried
+		sh.die(ctx, m.delivery, v.problem, m.attempts, v.by)
 		return true
 	case stalled:
 		sh.left = append(sh.left, m.delivery)
@@ -165,7 +167,7 @@ func (sh *shard) wait(ctx context.Context, m *message, missing uint64) {
 	}
 	sh.gaps.add(m, missing)
 	if sh.gaps.count.Load() > int64(sh.w.cfg.Prefetch/2) {
-		sh.again(ctx, sh.gaps.takeLast(m.key()), gapProblem(missing), missing)
+		sh.again(ctx, sh.gaps.takeLast(m.key()), gapProblem(missing), awaited{version: missing})
 	}
 }
 
@@ -173,7 +175,7 @@ func (sh *shard) wait(ctx context.Context, m *message, missing uint64) {
 func (sh *shard) sendOverdue(ctx context.Context) {
 	than := time.Now().Add(-sh.w.cfg.GapWait)
 	for m, missing := sh.gaps.takeOlder(than); m != nil; m, missing = sh.gaps.takeOlder(than) {
-		sh.again(ctx, m, gapProblem(missing), missing)
+		sh.again(ctx, m, gapProblem(missing), awaited{version: missing})
 	}
 }
 

@@ -36,7 +36,7 @@ var passing = []uint16{
 var refusing = []uint16{
 	1044, 1045, 1698, // access denied
 	1142, 1143, // a right is missing
-	1049, 1146, // the database or the table does not exist: not migrated yet
+	1049, 1146, 1054, // the database, the table or the column does not exist: not migrated yet
 }
 
 // Transient tells whether an error of the database says nothing about the message, so that trying again later, without

@@ -114,7 +114,7 @@ function quarantined(e) {
 
 function letter(d) {
   const name = (d.type || 'message') + ' ' + tail(d.message_id);
-  const follows = d.blocked_by ? 'It only follows ' + tail(d.blocked_by) + ', which is dead.' : words(d.reason || 'no reason was given');
+  const follows = d.blocked_by ? 'It only follows ' + tail(d.blocked_by) + ', which failed before it.' : words(d.reason || 'no reason was given');
   const retry = button('Retry', '', () => redrive({message_id: d.message_id}, name));
   const drop = button('Drop', 'danger', () => dropLetter(d.message_id, name));
   return item(d.type || '(no type)', d.message_id,

@@ -1,0 +1,288 @@
+package consume_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"tailbox/schema"
+	"tailbox/schema/schematest"
+	"tailbox/worker/consume"
+	"tailbox/worker/effect"
+)
+
+// plain are handlers of somebody who knows nothing of versions. They fail so many times for some events, and note in the
+// database in which order events were applied.
+type plain struct {
+	mu    sync.Mutex
+	fails map[string]int // times left, by id
+}
+
+func (p *plain) handlers(b *bundle, t *testing.T) map[string]consume.Handler {
+	t.Helper()
+	_, err := b.db.ExecContext(t.Context(), "CREATE TABLE IF NOT EXISTS effects (seq BIGINT AUTO_INCREMENT PRIMARY KEY, event_id VARCHAR(255) NOT NULL)")
+	require.NoError(t, err)
+	handler := func(ctx context.Context, tx *sql.Tx, event schema.Event) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.fails[event.ID] > 0 {
+			p.fails[event.ID]--
+			return errors.New("broken")
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO effects (event_id) VALUES (?)", event.ID)
+		return err
+	}
+	return map[string]consume.Handler{effect.CustomerCreated: handler, effect.CustomerUpdated: handler}
+}
+
+// effects are the ids of the events that plain's handlers have applied, in order.
+func (b *bundle) effects(t *testing.T) (ids []string) {
+	t.Helper()
+	rows, err := b.db.QueryContext(t.Context(), "SELECT event_id FROM effects ORDER BY seq")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	for rows.Next() {
+		var id string
+		require.NoError(t, rows.Scan(&id))
+		ids = append(ids, id)
+	}
+	require.NoError(t, rows.Err())
+	return ids
+}
+
+func idsOf(events []schema.Event) []string {
+	ids := make([]string, len(events))
+	for i, e := range events {
+		ids[i] = e.ID
+	}
+	return ids
+}
+
+// sequence is the events of one customer, with versions or without.
+func sequence(events int, versioned bool) []schema.Event {
+	all := customer(events)
+	for i := range all {
+		if !versioned {
+			all[i].AggregateVersion = 0
+		}
+	}
+	return all
+}
+
+var versions = map[string]bool{"with versions": true, "without versions": false}
+
+func TestLaterEventsWaitBehindOneThatIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, versioned := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			events, other := sequence(5, versioned), schematest.Event()
+			p := &plain{fails: map[string]int{events[1].ID: 2}}
+			w := b.start(t, consume.Config{Batch: 1}, p.handlers(b, t)) // a failed batch would fail once more
+			b.publish(t, events[:3]...)
+			w.settled(t, "retried", 2)
+			b.publish(t, other)
+			w.settled(t, "applied", 2)
+			require.Equal(t, []string{events[0].ID, other.ID}, b.effects(t), "others pass")
+			require.NoError(t, w.stop())
+
+			w = b.start(t, consume.Config{}, p.handlers(b, t)) // a restart does not forget
+			b.publish(t, events[3:]...)
+			w.settled(t, "applied", 4)
+			require.NoError(t, w.stop())
+			require.Equal(t, append([]string{events[0].ID, other.ID}, idsOf(events[1:])...), b.effects(t))
+			require.Zero(t, w.Stats().Messages["dead"])
+			require.Zero(t, b.count(t, "blocked_aggregates"))
+		})
+	}
+}
+
+func TestEventsBehindOneThatIsTriedInVainFollowItToTheDeadLetters(t *testing.T) {
+	t.Parallel()
+	for name, versioned := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			events := sequence(5, versioned)
+			p := &plain{fails: map[string]int{events[0].ID: 2}}
+			w := b.start(t, consume.Config{MaxAttempts: 2, Batch: 1}, p.handlers(b, t))
+			b.publish(t, events[:4]...)
+			w.settled(t, "dead", 4)
+			b.publish(t, events[4])
+			w.settled(t, "dead", 5)
+			require.EqualValues(t, 4, w.Stats().Messages["retried"], "behind a dead letter there is nothing to wait for")
+			letters, _, err := w.DeadLetters(t.Context(), 10)
+			require.NoError(t, err)
+			for i, letter := range letters {
+				require.Equal(t, events[i].ID, letter.MessageID)
+				require.Equal(t, i > 0, letter.BlockedBy == events[0].ID, letter.BlockedBy)
+			}
+			_, err = w.Redrive(t.Context(), events[0].ID)
+			require.NoError(t, err)
+			w.settled(t, "applied", 5)
+			require.Equal(t, idsOf(events), b.effects(t))
+		})
+	}
+}
+
+func TestWhatWaitsBehindAnotherHoldsBackWhatComesLater(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := sequence(3, false)
+	p := &plain{fails: map[string]int{events[0].ID: 1}}
+	w := b.start(t, consume.Config{Batch: 1}, p.handlers(b, t))
+	b.publish(t, events[:2]...)
+	w.settled(t, "retried", 2)
+	require.NoError(t, w.stop())
+	b.publish(t, events[0], events[2]) // they are in the queue before those come back
+
+	w = b.start(t, consume.Config{Batch: 1}, p.handlers(b, t))
+	w.settled(t, "applied", 3)
+	w.settled(t, "duplicate", 1)
+	require.Equal(t, idsOf(events), b.effects(t))
+}
+
+// TestWhatFollowsARedrivenEventWaitsWhileThatIsTriedAgain: one redrive is enough, whether the handlers check versions or not.
+func TestWhatFollowsARedrivenEventWaitsWhileThatIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]consume.Config{"checked": {ChecksVersions: true}, "not checked": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			events := customer(4)
+			r := &refusing{id: events[0].ID}
+			w := b.start(t, consume.Config{MaxAttempts: 1}, r.handlers())
+			b.publish(t, events[:3]...)
+			w.settled(t, "dead", 3)
+			require.NoError(t, w.stop())
+
+			w = b.start(t, cfg, r.handlers())
+			_, err := w.Redrive(t.Context(), events[0].ID)
+			require.NoError(t, err)
+			w.settled(t, "retried", 3)
+			b.publish(t, events[3])
+			r.repaired.Store(true)
+			b.applied(t, events)
+			require.NoError(t, w.stop())
+			require.Zero(t, w.Stats().Messages["dead"])
+			require.Zero(t, b.count(t, "blocked_aggregates"))
+		})
+	}
+}
+
+func TestNothingPassesWhatARedriveLeftBehind(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]func(w running, events []schema.Event) (consume.Redriven, error){
+		"repeated": func(w running, events []schema.Event) (consume.Redriven, error) {
+			return w.Redrive(t.Context(), events[0].ID)
+		},
+		"all": func(w running, _ []schema.Event) (consume.Redriven, error) { return w.Redrive(t.Context(), "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			events := sequence(5, false)
+			p := &plain{fails: map[string]int{events[0].ID: 1}}
+			w := b.start(t, consume.Config{MaxAttempts: 1, Batch: 1}, p.handlers(b, t))
+			b.publish(t, events[:3]...)
+			w.settled(t, "dead", 3)
+			letters := b.dead(t, 3)
+			b.put(t, b.queue.DeadQueue(), letters[events[1].ID], letters[events[2].ID])
+			b.put(t, b.queue.Queue, letters[events[0].ID]) // here the redrive breaks off
+			w.settled(t, "applied", 1)
+			b.publish(t, events[3:]...)
+			w.settled(t, "dead", 5)
+			require.Equal(t, idsOf(events[:1]), b.effects(t))
+
+			done, err := again(w, events)
+			require.NoError(t, err)
+			require.Equal(t, 4, done.Redriven)
+			w.settled(t, "applied", 5)
+			require.Equal(t, idsOf(events), b.effects(t))
+			require.NoError(t, w.stop())
+			require.Zero(t, b.count(t, "blocked_aggregates"))
+			b.empty(t, b.queue.DeadQueue())
+		})
+	}
+}
+
+func TestOfTwoDeadLettersEachBlocksWhatCameBehindIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := sequence(5, false)
+	events[0].Type, events[2].Type = "CustomerWed", "CustomerWed"
+	p := &plain{}
+	handlers := p.handlers(b, t)
+	w := b.start(t, consume.Config{}, handlers)
+	b.publish(t, events[:4]...)
+	w.settled(t, "dead", 4)
+	require.NoError(t, w.stop())
+
+	handlers["CustomerWed"] = handlers[effect.CustomerUpdated]
+	w = b.start(t, consume.Config{}, handlers)
+	_, err := w.Redrive(t.Context(), events[0].ID)
+	require.NoError(t, err)
+	w.settled(t, "applied", 2)
+	w.settled(t, "dead", 1)
+	b.publish(t, events[4])
+	w.settled(t, "dead", 2)
+	require.Equal(t, idsOf(events[:2]), b.effects(t))
+	done, err := w.Redrive(t.Context(), events[2].ID)
+	require.NoError(t, err)
+	require.Equal(t, 3, done.Redriven)
+	w.settled(t, "applied", 5)
+	require.Equal(t, idsOf(events), b.effects(t))
+}
+
+// TestEventsKeepTheirOrderHoweverTheyFailAndComeBack lets events fail at random and redrives dead letters at random, one by one.
+func TestEventsKeepTheirOrderHoweverTheyFailAndComeBack(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			random := rand.New(rand.NewPCG(seed, seed))
+			events := sequence(12, seed%2 == 0)
+			p := &plain{fails: map[string]int{}}
+			for _, e := range events {
+				if random.IntN(3) == 0 {
+					p.fails[e.ID] = 1 + random.IntN(4)
+				}
+			}
+			w := b.start(t, consume.Config{MaxAttempts: 2, Batch: 1 + random.IntN(4)}, p.handlers(b, t))
+			for _, e := range events {
+				b.publish(t, e)
+				if random.IntN(3) == 0 {
+					b.redriveAny(t, w, random)
+				}
+			}
+			eventually(t, "all are applied", func() bool {
+				b.redriveAny(t, w, random)
+				return len(b.effects(t)) >= len(events)
+			})
+			require.Equal(t, idsOf(events), b.effects(t))
+			require.NoError(t, w.stop())
+			require.Zero(t, b.count(t, "blocked_aggregates"))
+			b.empty(t, b.queue.DeadQueue())
+		})
+	}
+}
+
+// redriveAny redrives one of the dead letters, if there are any.
+func (b *bundle) redriveAny(t *testing.T, w running, random *rand.Rand) {
+	t.Helper()
+	letters, _, err := w.DeadLetters(t.Context(), 100)
+	require.NoError(t, err)
+	if len(letters) == 0 {
+		return
+	}
+	_, err = w.Redrive(t.Context(), letters[random.IntN(len(letters))].MessageID)
+	require.NoError(t, err)
+}
