@@ -75,7 +75,7 @@ func TestTransientErrorsAreNotTheMessagesFault(t *testing.T) {
 		driver.ErrBadConn, mysql.ErrInvalidConn,
 		&mysql.MySQLError{Number: 1213}, &mysql.MySQLError{Number: 1205}, &mysql.MySQLError{Number: 1290},
 		&mysql.MySQLError{Number: 1792}, &mysql.MySQLError{Number: 1040}, &mysql.MySQLError{Number: 1053},
-		&mysql.MySQLError{Number: 1045}, &mysql.MySQLError{Number: 1146},
+		&mysql.MySQLError{Number: 1045}, &mysql.MySQLError{Number: 1146}, &mysql.MySQLError{Number: 1054},
 	} {
 		require.True(t, Transient(fmt.Errorf("insert: %w", err)), err)
 	}
