@@ -31,7 +31,7 @@ REVOKE CREATE ON tailbox.relay_audit FROM 'cdc'@'%';
 CREATE USER IF NOT EXISTS 'worker'@'%' IDENTIFIED BY '${WORKER_PASSWORD}';
 GRANT SELECT, INSERT, DELETE, CREATE ON tailbox.inbox TO 'worker'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON tailbox.customer_profiles TO 'worker'@'%';
-GRANT SELECT, INSERT, DELETE, CREATE ON tailbox.blocked_aggregates TO 'worker'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON tailbox.blocked_aggregates TO 'worker'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON tailbox.inbox_horizon TO 'worker'@'%';
 GRANT SELECT, INSERT, CREATE ON tailbox.dropped_versions TO 'worker'@'%';
 REVOKE CREATE ON tailbox.inbox FROM 'worker'@'%';

@@ -40,7 +40,7 @@ func (sh *shard) takeAll(ctx context.Context, deliveries []amqp.Delivery) {
 			return
 		}
 		m, unreadable := sh.receive(d)
-		if unreadable == nil && sh.gaps.missing(m.key()) == 0 && !m.dropped {
+		if unreadable == nil && !sh.waits(m.key()) && !m.dropped {
 			batch = append(batch, m)
 			continue
 		}

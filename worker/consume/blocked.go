@@ -18,6 +18,10 @@ import (
 	"tailbox/worker/inbox"
 )
 
+// retriedWithin is how long an event that waits in a retry queue, or is redriven, is believed to come back: longer than any
+// delay and any backlog. What waits for it then goes to the dead letters, where somebody will look.
+const retriedWithin = 24 * time.Hour
+
 // blockMost bounds the pauses between tries to store a block.
 const blockMost = 10 * time.Second
 
@@ -34,7 +38,8 @@ type block struct {
 // findBlock reads what blocks a message: the first event that failed before it. Among events with versions, one comes after
 // another whose version is lower. Without versions, what arrives later comes later.
 //
-// Invariant: an event is held only by such as failed before it, so that they never wait for each other.
+// Invariant: an event is held only by such as failed before it, and before each higher version, so that none of them ever wait
+// for each other.
 func (w *Worker) findBlock(ctx context.Context, tx *sql.Tx, m *message) (b block, err error) {
 	if b.some, err = w.anyBlocked(ctx, tx, []*message{m}); err != nil || !b.some {
 		return b, err
@@ -42,13 +47,26 @@ func (w *Worker) findBlock(ctx context.Context, tx *sql.Tx, m *message) (b block
 	key, version, place := aggregateHash(m.key()), m.event.AggregateVersion, uint64(math.MaxUint64)
 	err = tx.QueryRowContext(ctx, "SELECT seq FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND blocked_by = ?",
 		w.cfg.Name, key[:], m.event.ID).Scan(&place)
-	if b.own = err == nil; err == nil || errors.Is(err, sql.ErrNoRows) {
-		err = tx.QueryRowContext(ctx, `SELECT blocked_by, dead FROM blocked_aggregates
-			WHERE consumer = ? AND aggregate = ? AND seq < ? AND (version = 0 OR ? = 0 OR version < ?) ORDER BY seq LIMIT 1`,
-			w.cfg.Name, key[:], place, version, version).Scan(&b.by, &b.dead)
-	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	if b.own = err == nil; err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return b, fmt.Errorf("read blocked aggregates: %w", err)
+	}
+	var holder uint64
+	err = tx.QueryRowContext(ctx, `SELECT seq, blocked_by, dead OR blocked_at < UTC_TIMESTAMP(6) - INTERVAL ? SECOND FROM blocked_aggregates
+		WHERE consumer = ? AND aggregate = ? AND seq < ? AND (version = 0 OR ? = 0 OR version < ?) ORDER BY seq LIMIT 1`,
+		int(retriedWithin.Seconds()), w.cfg.Name, key[:], place, version, version).Scan(&holder, &b.by, &b.dead)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && version == 0 {
+		return b, nil
+	}
+	var higher bool
+	if err == nil {
+		err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT * FROM blocked_aggregates
+			WHERE consumer = ? AND aggregate = ? AND seq < ? AND version > ?)`, w.cfg.Name, key[:], holder, version).Scan(&higher)
+	}
+	if err != nil {
+		return b, fmt.Errorf("read blocked aggregates: %w", err)
+	}
+	if higher {
+		b.by, b.dead = "", false
 	}
 	return b, nil
 }
@@ -68,8 +86,25 @@ func (w *Worker) anyBlocked(ctx context.Context, tx *sql.Tx, batch []*message) (
 	return some, nil
 }
 
+// revive notes that a dead letter is on its way back: what comes before it has arrived waits for it.
+func (w *Worker) revive(ctx context.Context, d amqp.Delivery) error {
+	if !blockable(d) {
+		return nil
+	}
+	key := aggregateHash(aggregateKey(d))
+	_, err := w.db.ExecContext(ctx, `UPDATE blocked_aggregates SET dead = FALSE, blocked_at = UTC_TIMESTAMP(6)
+		WHERE consumer = ? AND aggregate = ? AND blocked_by = ?`, w.cfg.Name, key[:], d.MessageId)
+	if err != nil {
+		return fmt.Errorf("note that a dead letter is redriven: %w", err)
+	}
+	return nil
+}
+
 // blocks tells whether an event has failed and was not applied since.
 func (w *Worker) blocks(ctx context.Context, aggregate, messageID string) (blocks bool, err error) {
+	if !utf8.ValidString(messageID) {
+		return false, nil // no row can hold it
+	}
 	key := aggregateHash(aggregate)
 	err = w.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT * FROM blocked_aggregates WHERE consumer = ? AND aggregate = ? AND blocked_by = ?)",
 		w.cfg.Name, key[:], messageID).Scan(&blocks)
@@ -125,7 +160,8 @@ func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery, dead bool) (ap
 	key := aggregateHash(aggregateKey(d))
 	version := max(0, integer(d.Headers[schema.HeaderAggregateVersion]))
 	_, err = tx.ExecContext(ctx, `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, dead, blocked_at)
-		VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE dead = ?`, w.cfg.Name, key[:], d.MessageId, version, dead, dead)
+		VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE dead = ?, blocked_at = UTC_TIMESTAMP(6)`,
+		w.cfg.Name, key[:], d.MessageId, version, dead, dead)
 	if err != nil {
 		return false, fmt.Errorf("block aggregate: %w", err)
 	}
@@ -135,17 +171,22 @@ func (w *Worker) storeBlock(ctx context.Context, d amqp.Delivery, dead bool) (ap
 	return false, nil
 }
 
+// blockable tells whether the message tells its aggregate, and an id that the table can hold. AMQP bounds the id's length, not
+// what is in it, and the server would refuse it for ever.
+func blockable(d amqp.Delivery) bool {
+	return d.MessageId != "" && utf8.ValidString(d.MessageId) && namesAggregate(d)
+}
+
 func aggregateHash(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // block notes that the event is going to be a dead letter or to a retry queue, waiting for the database as long as it takes. It
 // tells stalled when the session ended before, and duplicate when the event has been applied and must not go. A message that
-// does not tell its aggregate, or an id that the table can hold, blocks nothing: AMQP bounds the id's length, not what is in
-// it, and the server would refuse it for ever.
+// is not blockable blocks nothing.
 //
 // Invariant: an aggregate is blocked before its event is in the other queue, so that no later event can pass it. A
 // crash in between does no harm: the event is delivered again, and it is not held by its own block.
 func (sh *shard) block(ctx context.Context, d amqp.Delivery, dead bool) kind {
-	if d.MessageId == "" || !utf8.ValidString(d.MessageId) || !namesAggregate(d) {
+	if !blockable(d) {
 		return blocked
 	}
 	pauses := newPauses(stallFirst, blockMost)

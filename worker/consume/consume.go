@@ -12,9 +12,10 @@
 //
 // Order: events of one aggregate are handled one after the other, in the order of delivery. A handler that keeps versions
 // answers Gap for an event that is too early; the event then waits until those before it were applied. An event that failed
-// holds back the later ones of its aggregate: while it is in a retry queue they go behind it there, and once it is a dead
-// letter they follow it to the dead letters, until it was redriven and applied. The table blocked_aggregates has all of
-// them in the order in which they failed, so that none passes another, whenever and in whichever order they come back.
+// holds back the later ones of its aggregate: while it is in a retry queue they wait in memory, and when that takes too long
+// behind it in the retry queues; once it is a dead letter they follow it to the dead letters, until it was redriven and
+// applied. The table blocked_aggregates has all that left the work queue in the order in which they did, so that none passes
+// another, whenever and in whichever order they come back.
 package consume
 
 import (
@@ -101,8 +102,8 @@ type Config struct {
 	// HandleTimeout bounds one transaction; a handler's context ends with it. Well below the consumer timeout of the broker, half
 	// an hour unless set otherwise, after which it takes all messages back. Defaults to DefaultHandleTimeout.
 	HandleTimeout time.Duration
-	// GapWait is how long an event that is too early waits in memory before it goes to the retry queue. Defaults to
-	// DefaultGapWait.
+	// GapWait is how long an event that is too early, or waits for one in a retry queue, waits in memory before it goes to a
+	// retry queue. Defaults to DefaultGapWait.
 	GapWait time.Duration
 	// InboxRetention is how long the inbox remembers what was applied: longer than anything may take to be delivered once
 	// more. A message that may have been applied before, because it was created earlier than rows that are gone, is not
@@ -110,8 +111,8 @@ type Config struct {
 	// Defaults to DefaultInboxRetention.
 	InboxRetention time.Duration
 	// ChecksVersions says that the handlers apply each version of an aggregate once and in order, answering Gap and Duplicate,
-	// whatever the inbox remembers: then an event with a version is given to its handler however old it is, and while an
-	// earlier one is in a retry queue.
+	// whatever the inbox remembers: then an event with a version is given to its handler however old it is, and an event with a
+	// version that waits in a retry queue is not noted in the database.
 	ChecksVersions bool
 	// Drop is called in place of its handler for an event that a person has given up (see Worker.Drop), whatever is missing
 	// before it. A handler that checks versions has to learn there that the event's version will not come, or it would wait

@@ -200,6 +200,9 @@ func (b *browser) ahead() (int, error) {
 }
 
 func (b *browser) sendBack(ctx context.Context, d amqp.Delivery, more amqp.Table) error {
+	if err := b.w.revive(ctx, d); err != nil {
+		return err
+	}
 	msg := copyOf(d, more)
 	msg.Headers[headerRedrive] = b.id
 	if err := b.link.publish(ctx, b.w.queue.Queue, msg); err != nil {

@@ -2,12 +2,15 @@ package consume_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,6 +42,12 @@ func (p *plain) handlers(b *bundle, t *testing.T) map[string]consume.Handler {
 		return err
 	}
 	return map[string]consume.Handler{effect.CustomerCreated: handler, effect.CustomerUpdated: handler}
+}
+
+func (p *plain) repair() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.fails)
 }
 
 // effects are the ids of the events that plain's handlers have applied, in order.
@@ -84,8 +93,8 @@ func TestLaterEventsWaitBehindOneThatIsTriedAgain(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			events, other := sequence(5, versioned), schematest.Event()
-			p := &plain{fails: map[string]int{events[1].ID: 2}}
-			w := b.start(t, consume.Config{Batch: 1}, p.handlers(b, t)) // a failed batch would fail once more
+			p := &plain{fails: map[string]int{events[1].ID: math.MaxInt}}
+			w := b.start(t, consume.Config{GapWait: time.Millisecond}, p.handlers(b, t))
 			b.publish(t, events[:3]...)
 			w.settled(t, "retried", 2)
 			b.publish(t, other)
@@ -93,6 +102,7 @@ func TestLaterEventsWaitBehindOneThatIsTriedAgain(t *testing.T) {
 			require.Equal(t, []string{events[0].ID, other.ID}, b.effects(t), "others pass")
 			require.NoError(t, w.stop())
 
+			p.repair()
 			w = b.start(t, consume.Config{}, p.handlers(b, t)) // a restart does not forget
 			b.publish(t, events[3:]...)
 			w.settled(t, "applied", 4)
@@ -102,6 +112,40 @@ func TestLaterEventsWaitBehindOneThatIsTriedAgain(t *testing.T) {
 			require.Zero(t, b.count(t, "blocked_aggregates"))
 		})
 	}
+}
+
+// TestWhatWaitsInMemoryGoesOnAtOnce: an aggregate of which something always comes has no detour left once its event was applied.
+func TestWhatWaitsInMemoryGoesOnAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, versioned := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			events := sequence(20, versioned)
+			p := &plain{fails: map[string]int{events[0].ID: 1}}
+			w := b.start(t, consume.Config{GapWait: patience, Batch: 1}, p.handlers(b, t))
+			b.publish(t, events...)
+			eventually(t, "all wait in memory", func() bool { return w.Stats().WaitingGaps == 19 })
+			w.settled(t, "applied", 20)
+			require.Equal(t, idsOf(events), b.effects(t))
+			require.EqualValues(t, 1, w.Stats().Messages["retried"])
+			require.Zero(t, w.Stats().WaitingGaps)
+			require.Zero(t, b.count(t, "blocked_aggregates"))
+		})
+	}
+}
+
+func TestMoreThanMemoryHoldsWaitsInOrder(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := sequence(40, false)
+	p := &plain{fails: map[string]int{events[0].ID: 1, events[1].ID: 2, events[7].ID: 1}}
+	w := b.start(t, consume.Config{Prefetch: 10, Batch: 4}, p.handlers(b, t))
+	b.publish(t, events...)
+	w.settled(t, "applied", 40)
+	require.Equal(t, idsOf(events), b.effects(t))
+	require.Zero(t, w.Stats().Messages["dead"])
+	require.Zero(t, b.count(t, "blocked_aggregates"))
 }
 
 func TestEventsBehindOneThatIsTriedInVainFollowItToTheDeadLetters(t *testing.T) {
@@ -117,7 +161,6 @@ func TestEventsBehindOneThatIsTriedInVainFollowItToTheDeadLetters(t *testing.T) 
 			w.settled(t, "dead", 4)
 			b.publish(t, events[4])
 			w.settled(t, "dead", 5)
-			require.EqualValues(t, 4, w.Stats().Messages["retried"], "behind a dead letter there is nothing to wait for")
 			letters, _, err := w.DeadLetters(t.Context(), 10)
 			require.NoError(t, err)
 			for i, letter := range letters {
@@ -137,7 +180,7 @@ func TestWhatWaitsBehindAnotherHoldsBackWhatComesLater(t *testing.T) {
 	b := setup(t)
 	events := sequence(3, false)
 	p := &plain{fails: map[string]int{events[0].ID: 1}}
-	w := b.start(t, consume.Config{Batch: 1}, p.handlers(b, t))
+	w := b.start(t, consume.Config{GapWait: time.Millisecond, Batch: 1}, p.handlers(b, t))
 	b.publish(t, events[:2]...)
 	w.settled(t, "retried", 2)
 	require.NoError(t, w.stop())
@@ -175,6 +218,72 @@ func TestWhatFollowsARedrivenEventWaitsWhileThatIsTriedAgain(t *testing.T) {
 			require.Zero(t, b.count(t, "blocked_aggregates"))
 		})
 	}
+}
+
+// TestOneRedriveIsEnough whatever stands before the letter, in the work queue or among the dead letters.
+func TestOneRedriveIsEnough(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := sequence(8, false)
+	p := &plain{fails: map[string]int{events[0].ID: 1}}
+	w := b.start(t, consume.Config{MaxAttempts: 1, Batch: 1}, p.handlers(b, t))
+	b.publish(t, events[:4]...)
+	w.settled(t, "dead", 4)
+	require.NoError(t, w.stop())
+	letters := b.dead(t, 4)
+	for _, at := range []int{3, 1, 0, 2} {
+		b.put(t, b.queue.DeadQueue(), letters[events[at].ID])
+	}
+	b.publish(t, events[4:]...)
+	_, err := w.Redrive(t.Context(), "")
+	require.NoError(t, err)
+
+	w = b.start(t, consume.Config{MaxAttempts: 1}, p.handlers(b, t))
+	w.settled(t, "applied", 8)
+	require.Equal(t, idsOf(events), b.effects(t))
+	require.Zero(t, w.Stats().Messages["dead"])
+	require.Zero(t, b.count(t, "blocked_aggregates"))
+}
+
+// TestEventsDoNotWaitForEachOther: one that waits for a version holds another one, but not that version.
+func TestEventsDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := customer(3)
+	unversioned := schematest.Event(func(e *schema.Event) {
+		e.AggregateID, e.Type = events[0].AggregateID, effect.CustomerUpdated
+		e.AggregateVersion = 0
+	})
+	w := b.start(t, consume.Config{MaxAttempts: 1, GapWait: time.Millisecond}, effect.Handlers())
+	b.publish(t, events[0], events[2])
+	w.settled(t, "dead", 1)
+	b.publish(t, unversioned)
+	w.settled(t, "dead", 2)
+	b.publish(t, events[1])
+	w.settled(t, "applied", 2)
+	_, err := w.Redrive(t.Context(), "")
+	require.NoError(t, err)
+	w.settled(t, "applied", 4)
+	require.Zero(t, b.count(t, "blocked_aggregates"))
+}
+
+func TestWhatWaitsForAnEventThatIsGoneEndsAsADeadLetter(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	event := schematest.Event()
+	event.AggregateVersion = 0
+	gone := schema.NewID()
+	key := sha256.Sum256([]byte(event.AggregateType + "\x00" + event.AggregateID))
+	_, err := b.db.ExecContext(t.Context(), `INSERT INTO blocked_aggregates (consumer, aggregate, blocked_by, version, dead, blocked_at)
+		VALUES (?, ?, ?, 0, FALSE, UTC_TIMESTAMP(6))`, b.queue.Queue, key[:], gone)
+	require.NoError(t, err)
+	w := b.start(t, consume.Config{MaxAttempts: 1, GapWait: time.Millisecond}, effect.Handlers())
+	b.publish(t, event)
+	w.settled(t, "retried", 2) // it does not count: the event has not failed
+	_, err = b.db.ExecContext(t.Context(), "UPDATE blocked_aggregates SET blocked_at = blocked_at - INTERVAL 2 DAY WHERE blocked_by = ?", gone)
+	require.NoError(t, err)
+	letter := b.dead(t, 1)[event.ID]
+	require.Equal(t, gone, letter.Headers[consume.HeaderBlockedBy])
 }
 
 func TestNothingPassesWhatARedriveLeftBehind(t *testing.T) {

@@ -22,11 +22,12 @@ type message struct {
 	attempts int       // made before this delivery
 	waitsFor awaited   // when it went to the retry queue
 	since    time.Time // when it began to wait in memory, or zero
+	behind   string    // the message id of an event that it waits for in memory, or empty
 	unknown  bool      // an earlier try may have committed
 
 	acceptOld bool // a person has said that it was not applied
 	dropped   bool // a person has given it up
-	redriven  bool // it was a dead letter
+	isNew     bool // it has come right from its publisher, not from a retry queue or the dead letters
 }
 
 // awaited is what an event waits for that did not fail by itself; zero when it waits for nothing.
@@ -77,7 +78,9 @@ func read(d amqp.Delivery) (*message, *problem) {
 		attempts: attemptsOf(d), waitsFor: awaited{version: uint64(max(0, integer(d.Headers[headerWaitsFor])))},
 	}
 	m.waitsFor.event, _ = d.Headers[headerWaitsBehind].(string)
-	_, m.redriven = d.Headers[headerRedrive]
+	_, tried := d.Headers[HeaderAttempts]
+	_, redriven := d.Headers[headerRedrive]
+	m.isNew = !tried && !redriven
 	m.acceptOld, _ = d.Headers[HeaderAcceptOld].(bool)
 	m.dropped, _ = d.Headers[HeaderDropped].(bool)
 	switch {

@@ -15,6 +15,9 @@ import (
 // refusedFor is how long a session goes on with a queue that refuses a message: the broker allows a thousand deliveries of each.
 const refusedFor = 10 * time.Minute
 
+// behindMost is the longest that a message waits in a retry queue for another one's turn: what comes later waits for it, too.
+const behindMost = 30 * time.Second
+
 // again sends a message to the retry queue of its delay, from where it comes back to the end of the work queue, or to the
 // dead-letter queue when it was tried often enough. An event that waits for something else than last time has got ahead,
 // and is counted anew: a long queue in the wrong order takes many turns, and none of them is in vain.
@@ -23,8 +26,8 @@ func (sh *shard) again(ctx context.Context, m *message, why problem, waits await
 	if waits != m.waitsFor {
 		attempts = 1
 	}
-	if attempts >= sh.w.cfg.MaxAttempts {
-		sh.toDead(ctx, m.delivery, why, attempts, waits.event)
+	if waits.event == "" && attempts >= sh.w.cfg.MaxAttempts { // who waits for another does not fail
+		sh.toDead(ctx, m.delivery, why, attempts)
 		return
 	}
 	if sh.w.holdsOthers(m, waits) && !sh.mayGo(ctx, m.delivery, false) {
@@ -42,6 +45,9 @@ func (sh *shard) again(ctx context.Context, m *message, why problem, waits await
 		more[HeaderAcceptOld] = true
 	}
 	delay := delayAfter(attempts)
+	if waits.event != "" {
+		delay = min(delay, behindMost)
+	}
 	if sh.handOver(ctx, m.delivery, sh.w.queue.RetryQueue(delay), more, outcomeRetried) {
 		sh.w.log.Warn("sent to the retry queue", append(fieldsOf(m),
 			reason(why.code), zap.String("detail", why.detail), zap.Int("attempts", attempts), zap.Duration("delay", delay))...)
@@ -49,21 +55,20 @@ func (sh *shard) again(ctx context.Context, m *message, why problem, waits await
 }
 
 // holdsOthers tells whether later events of its aggregate have to be kept behind a message in a retry queue. Who answers Gap
-// does that for itself, and handlers that check versions do it for all events that have one. But what came back from the dead
-// letters has others behind it that would follow it there once more.
+// does that for itself, and handlers that check versions do it for all events that have one.
 func (w *Worker) holdsOthers(m *message, waits awaited) bool {
 	checked := w.cfg.ChecksVersions && m.event.AggregateVersion != 0
-	return waits.event != "" || waits.version == 0 && (m.redriven || !checked)
+	return waits.event != "" || waits.version == 0 && !checked
 }
 
 // bury sends a message that will never be applied as it is to the dead-letter queue.
 func (sh *shard) bury(ctx context.Context, d amqp.Delivery, why problem) {
-	sh.toDead(ctx, d, why, attemptsOf(d)+1, "")
+	sh.toDead(ctx, d, why, attemptsOf(d)+1)
 }
 
 // toDead is die, and after the event those that wait for it in memory: they would wait in vain.
-func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int, by string) {
-	sh.die(ctx, d, why, attempts, by)
+func (sh *shard) toDead(ctx context.Context, d amqp.Delivery, why problem, attempts int) {
+	sh.die(ctx, d, why, attempts, "")
 	sh.follow(ctx, aggregateKey(d))
 }
 
@@ -75,7 +80,8 @@ func (sh *shard) die(ctx context.Context, d amqp.Delivery, why problem, attempts
 	}
 }
 
-// mayGo blocks the event's aggregate and tells whether the event is to go to the other queue. If not, it is settled.
+// mayGo blocks the event's aggregate and tells whether the event is to go to the other queue. If not, it is settled, or left to
+// the broker because the session ends.
 func (sh *shard) mayGo(ctx context.Context, d amqp.Delivery, dead bool) bool {
 	switch sh.block(ctx, d, dead) {
 	case stalled:

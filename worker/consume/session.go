@@ -56,7 +56,7 @@ func (w *Worker) open(ctx context.Context, epoch uint64) (*session, error) {
 
 	s := &session{w: w, in: in, out: out, tag: fmt.Sprintf("worker-%d", epoch), stop: newLatch(), lost: newLatch(), over: newLatch()}
 	for range w.cfg.Concurrency {
-		s.shards = append(s.shards, &shard{s: s, w: w, in: make(chan amqp.Delivery, w.cfg.Prefetch), gaps: newGaps(&s.waiting)})
+		s.shards = append(s.shards, &shard{s: s, w: w, in: make(chan amqp.Delivery, w.cfg.Prefetch), gaps: newGaps(&s.waiting), lines: newLines(&s.waiting)})
 	}
 	if err := in.bounded(ctx, setupTimeout, s.consume); err != nil {
 		s.abort()

@@ -11,11 +11,12 @@ import (
 
 // shard handles the messages of its aggregates one after the other.
 type shard struct {
-	s    *session
-	w    *Worker
-	in   chan amqp.Delivery
-	gaps *gaps
-	left []amqp.Delivery // not settled when the shard ended; read after that
+	s     *session
+	w     *Worker
+	in    chan amqp.Delivery
+	gaps  *gaps
+	lines *lines
+	left  []amqp.Delivery // not settled when the shard ended; read after that
 }
 
 // run handles messages until the session stops or is lost. What it has in hand at that moment is finished.
@@ -25,7 +26,7 @@ func (sh *shard) run(ctx context.Context) {
 	defer timer.Stop()
 	for !sh.s.stop.isSet() {
 		var overdue <-chan time.Time
-		if oldest, some := sh.gaps.oldest(); some {
+		if oldest, some := sh.oldest(); some {
 			timer.Reset(time.Until(oldest.Add(sh.w.cfg.GapWait)))
 			overdue = timer.C
 		}
@@ -44,10 +45,31 @@ func (sh *shard) leave() {
 	for m := sh.gaps.takeAny(); m != nil; m = sh.gaps.takeAny() {
 		sh.left = append(sh.left, m.delivery)
 	}
+	for key := range sh.lines.byKey {
+		for m := sh.lines.take(key); m != nil; m = sh.lines.take(key) {
+			sh.left = append(sh.left, m.delivery)
+		}
+	}
+}
+
+// waits tells whether events of the aggregate wait in memory, so that what comes now has to be handled on its own.
+func (sh *shard) waits(key string) bool { return sh.gaps.missing(key) != 0 || sh.lines.some(key) }
+
+// oldest is the time since when the one that has waited longest waits; false when none waits.
+func (sh *shard) oldest() (oldest time.Time, some bool) {
+	oldest, some = sh.gaps.oldest()
+	if since, _, other := sh.lines.oldest(); other && (!some || since.Before(oldest)) {
+		return since, true
+	}
+	return oldest, some
 }
 
 // handle handles one message on its own.
 func (sh *shard) handle(ctx context.Context, m *message) {
+	if sh.lines.some(m.key()) && m.isNew && !m.dropped {
+		sh.standInLine(ctx, m)
+		return
+	}
 	if missing := sh.gaps.missing(m.key()); missing != 0 && m.event.AggregateVersion > missing && !m.dropped {
 		sh.wait(ctx, m, missing) // behind others that wait: no need to ask the database
 		return
@@ -57,11 +79,14 @@ func (sh *shard) handle(ctx context.Context, m *message) {
 	}
 }
 
-// follow tries an aggregate's waiting events again, in the order of their versions, after the one before them was applied, or
-// died: then they go after it.
+// follow tries an aggregate's waiting events again, in the order of their versions, or in that in which they came, after the one
+// before them was applied, or died: then they go after it.
 func (sh *shard) follow(ctx context.Context, key string) {
 	for !sh.s.stop.isSet() {
 		next := sh.gaps.takeFirst(key)
+		if next == nil {
+			next = sh.lines.take(key)
+		}
 		if next == nil || !sh.settle(ctx, next) {
 			return
 		}
@@ -87,7 +112,12 @@ func (sh *shard) settle(ctx context.Context, m *message) bool {
 	case failed:
 		sh.again(ctx, m, v.problem, awaited{})
 	case behind:
-		sh.again(ctx, m, v.problem, awaited{event: v.by})
+		m.behind = v.by
+		if m.isNew {
+			sh.standInLine(ctx, m)
+		} else {
+			sh.again(ctx, m, v.problem, awaited{event: v.by})
+		}
 	case permanent:
 		sh.bury(ctx, m.delivery, v.problem)
 	case forgotten: // it blocks nothing: it was most likely applied, and those after it, too
@@ -171,11 +201,40 @@ func (sh *shard) wait(ctx context.Context, m *message, missing uint64) {
 	}
 }
 
+// standInLine lets an event wait in memory for one that is in a retry queue. When too many wait already, those of its aggregate
+// all go to the retry queue.
+func (sh *shard) standInLine(ctx context.Context, m *message) {
+	sh.lines.add(m)
+	if sh.lines.count.Load() > int64(sh.w.cfg.Prefetch/2) {
+		sh.sendLine(ctx, m.key())
+	}
+}
+
+// sendLine sends all of an aggregate that stand in line to the retry queue, one after the other.
+//
+// Invariant: the place of each in blocked_aggregates is its place in the line; so none stays in the line behind one that goes.
+func (sh *shard) sendLine(ctx context.Context, key string) {
+	behind := ""
+	for m := sh.lines.take(key); m != nil; m = sh.lines.take(key) {
+		if m.behind != "" {
+			behind = m.behind
+		}
+		if behind == "" { // the one before it has failed since
+			sh.settle(ctx, m)
+			continue
+		}
+		sh.again(ctx, m, problem{code: codeBehind}, awaited{event: behind})
+	}
+}
+
 // sendOverdue sends what has waited too long in memory to the retry queue.
 func (sh *shard) sendOverdue(ctx context.Context) {
 	than := time.Now().Add(-sh.w.cfg.GapWait)
 	for m, missing := sh.gaps.takeOlder(than); m != nil; m, missing = sh.gaps.takeOlder(than) {
 		sh.again(ctx, m, gapProblem(missing), awaited{version: missing})
+	}
+	for since, key, some := sh.lines.oldest(); some && !since.After(than); since, key, some = sh.lines.oldest() {
+		sh.sendLine(ctx, key)
 	}
 }
 

@@ -118,7 +118,7 @@ type Stats struct {
 	Reason      string            `json:"reason"`
 	Role        string            `json:"role"`         // empty without a session
 	Messages    map[string]uint64 `json:"messages"`     // by outcome, since the start
-	WaitingGaps int64             `json:"waiting_gaps"` // events that came too early and wait in memory
+	WaitingGaps int64             `json:"waiting_gaps"` // events that wait in memory for an earlier one of their aggregate
 	InFlight    int64             `json:"in_flight"`    // messages delivered and not settled
 	Queued      *int64            `json:"queued"`       // messages that wait in the queue; null until the broker has said
 	DeadLetters *int64            `json:"dead_letters"` // the same for the dead-letter queue
