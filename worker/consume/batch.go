@@ -47,6 +47,7 @@ func (sh *shard) takeAll(ctx context.Context, deliveries []amqp.Delivery) {
 		sh.apply(ctx, batch)
 		batch = nil
 		if unreadable != nil {
+			sh.sendLine(ctx, aggregateKey(d)) // they came before it
 			sh.bury(ctx, d, *unreadable)
 		} else {
 			sh.handle(ctx, m)

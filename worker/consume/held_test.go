@@ -175,6 +175,22 @@ func TestEventsBehindOneThatIsTriedInVainFollowItToTheDeadLetters(t *testing.T) 
 	}
 }
 
+func TestWhatWaitsInMemoryComesBeforeWhatDiesLater(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	events := sequence(4, false)
+	events[2].Type = "CustomerWed"
+	p := &plain{fails: map[string]int{events[0].ID: 1}}
+	w := b.start(t, consume.Config{Batch: 1}, p.handlers(b, t))
+	b.publish(t, events...)
+	w.settled(t, "applied", 2)
+	w.settled(t, "dead", 2)
+	require.Equal(t, idsOf(events[:2]), b.effects(t))
+	letters := b.dead(t, 2)
+	require.NotContains(t, letters[events[2].ID].Headers, consume.HeaderBlockedBy)
+	require.Equal(t, events[2].ID, letters[events[3].ID].Headers[consume.HeaderBlockedBy])
+}
+
 func TestWhatWaitsBehindAnotherHoldsBackWhatComesLater(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
