@@ -16,6 +16,8 @@ const (
 	writeDeadline = 15 * time.Second
 	// closeDeadline is that of the last writes.
 	closeDeadline = time.Second
+	// lastWords is how long may still be read after a write failed: the broker may have said why.
+	lastWords = time.Second
 	// keepMost is the largest buffer that is kept for the bytes to come.
 	keepMost = 1 << 20
 )
@@ -74,7 +76,8 @@ func (w *wire) flush() {
 		for rest := out; len(rest) > 0; {
 			n, err := w.write(rest[:min(writeMost, len(rest))])
 			if err != nil {
-				w.fail(err)
+				w.breaks(err)
+				time.AfterFunc(lastWords, w.cut)
 				return
 			}
 			rest = rest[n:]
@@ -153,20 +156,25 @@ func (w *wire) bePatient(patient bool) {
 	_ = w.expect() // a broken wire says so by itself
 }
 
-// fail breaks the wire for good.
-func (w *wire) fail(err error) {
+// breaks ends all writing for good.
+func (w *wire) breaks(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
 	w.room.Broadcast()
 	w.filled.Broadcast()
-	w.mu.Unlock()
-	_ = w.socket.Close() // what is wrong is known already; the encryption would wait to say goodbye
 }
 
+// cut closes the connection. What is wrong is known already; the encryption would wait to say goodbye.
+func (w *wire) cut() { _ = w.socket.Close() }
+
 // abort cuts the connection at once. Everything that waits on it returns.
-func (w *wire) abort() { w.fail(net.ErrClosed) }
+func (w *wire) abort() {
+	w.breaks(net.ErrClosed)
+	w.cut()
+}
 
 // Close writes what is buffered, for a moment, and closes the connection.
 func (w *wire) Close() error {
@@ -176,6 +184,6 @@ func (w *wire) Close() error {
 	w.mu.Unlock()
 	_ = w.expect() // a wire that is broken is closed all the same
 	<-w.done
-	w.fail(net.ErrClosed)
+	w.abort()
 	return nil
 }

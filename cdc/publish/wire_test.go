@@ -3,6 +3,7 @@ package publish
 import (
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,4 +83,27 @@ func TestTheGateHoldsThePublisherBackAndAbortFreesIt(t *testing.T) {
 	<-w.done
 	_, err := w.Write([]byte("x"))
 	require.ErrorIs(t, err, net.ErrClosed, "a broken wire stays broken")
+}
+
+// deaf is a connection to somebody who has hung up: a write fails, and what was said before can still be read.
+type deaf struct{ net.Conn }
+
+func (deaf) Write([]byte) (int, error)        { return 0, syscall.EPIPE }
+func (deaf) SetWriteDeadline(time.Time) error { return nil }
+
+func TestWhatTheBrokerSaidBeforeItHungUpIsRead(t *testing.T) {
+	t.Parallel()
+	here, there := net.Pipe()
+	w := newWire(deaf{here}, here)
+	_, err := w.Write([]byte("x"))
+	require.NoError(t, err)
+	<-w.done
+	require.False(t, w.wait(), "the wire is broken")
+	go func() { _, _ = there.Write([]byte("why")) }() // the connection is closed soon
+	said := make([]byte, 3)
+	_, err = io.ReadFull(w, said)
+	require.NoError(t, err)
+	require.Equal(t, "why", string(said))
+	_, err = w.Read(said)
+	require.ErrorIs(t, err, io.ErrClosedPipe, "it does not stay open")
 }
