@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,6 +66,24 @@ func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	db.SetConnMaxIdleTime(time.Minute)
 	db.SetConnMaxLifetime(connLifetime)
 	return db, nil
+}
+
+// idleLimit is how long a session of EndIdle may ask for nothing.
+const idleLimit = 20 * time.Second
+
+// EndIdle lets the server end a session that asks for nothing for 20 seconds, unless the DSN sets wait_timeout, and returns
+// how long a pool may keep such a session unused. A client that is gone without a word, with its host or its link, would leave
+// its open transaction and the locks of that behind, for hours by default. Not for code that waits longer between two
+// statements of a transaction.
+func EndIdle(cfg *mysql.Config) (keep time.Duration) {
+	if _, set := cfg.Params["wait_timeout"]; set {
+		return time.Minute
+	}
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	cfg.Params["wait_timeout"] = strconv.Itoa(int(idleLimit.Seconds()))
+	return idleLimit / 2
 }
 
 // OpenMigrator returns a pool for migrations, by a setting as ParseDSN reads it. Nothing is dialled yet.

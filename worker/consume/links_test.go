@@ -140,8 +140,10 @@ func (s *scene) throughProxy(t *testing.T) *sql.DB {
 	dsn, err := ops.ParseDSN("MYSQL_DSN", ops.Secret(schematest.Servers(t).MySQL.DSN(s.database(t))), ops.TLSFiles{})
 	require.NoError(t, err)
 	dsn.Addr, dsn.ReadTimeout, dsn.InterpolateParams = s.proxy.Addr(), 10*time.Second, true
+	keep := ops.EndIdle(dsn)
 	db, err := ops.OpenMySQL(dsn, consume.DefaultConcurrency+2)
 	require.NoError(t, err)
+	db.SetConnMaxIdleTime(keep)
 	t.Cleanup(func() { _ = db.Close() }) // a connection of it may be broken, which is what the test is about
 	return db
 }
@@ -182,4 +184,26 @@ func TestTryThatRunsOutOfTimeWithoutADatabaseBlamesNobody(t *testing.T) {
 	close(g.leave)
 	s.applied(t, []schema.Event{event})
 	require.Zero(t, w.Stats().Messages["retried"])
+}
+
+// TestATransactionOfAWorkerThatIsGoneIsEnded: its host has lost power in the middle of an event, and the database is never told.
+func TestATransactionOfAWorkerThatIsGoneIsEnded(t *testing.T) {
+	t.Parallel()
+	s := &scene{bundle: setup(t)}
+	s.proxied(t, schematest.Servers(t).MySQL.Addr())
+	gone := *s.bundle
+	gone.db = s.throughProxy(t)
+	g := newGate()
+	w := gone.start(t, consume.Config{HandleTimeout: time.Second, ShutdownTimeout: time.Second}, g.handlers())
+	w.ready(t)
+	event := schematest.Event()
+	s.publish(t, event)
+	<-g.entered
+	s.proxy.Swallow(faults.ToServer, true)
+	<-g.gaveUp
+	close(g.leave)
+	_ = w.stop() // what it makes of its end does not matter
+
+	s.start(t, consume.Config{}, effect.Handlers())
+	s.applied(t, []schema.Event{event})
 }
