@@ -150,6 +150,19 @@ func (c *Config) openDatabase(conns int) (*sql.DB, error) {
 	return ops.OpenMySQL(server, conns)
 }
 
+// openLeased returns a pool for transactions that lock the relay's row. Those of an instance that is gone without a word end
+// before another one may take its lease over, which would wait for them.
+func (c *Config) openLeased(conns int) (*sql.DB, error) {
+	server, err := c.database()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ops.EndIdle(server, c.LeaseTTL); err != nil {
+		return nil, err
+	}
+	return ops.OpenMySQL(server, conns)
+}
+
 // workerURL reads WORKER_URL, nil when it is empty. An error leaves out what was given: it may hold a password.
 func workerURL(text string) (*url.URL, error) {
 	if text == "" {

@@ -48,19 +48,19 @@ const surveyInterval = time.Second
 // build makes every room. Nothing is connected yet.
 func (s *service) build(tracer relay.Tracer) error {
 	// Each has connections of its own, so that none waits for another: a long list must not keep a checkpoint from being saved.
-	lease, err := s.pool(6)
+	lease, err := s.pool(s.cfg.openLeased, 6)
 	if err != nil {
 		return err
 	}
-	desk, err := s.pool(3)
+	desk, err := s.pool(s.cfg.openLeased, 3)
 	if err != nil {
 		return err
 	}
-	janitor, err := s.pool(2)
+	janitor, err := s.pool(s.cfg.openDatabase, 2)
 	if err != nil {
 		return err
 	}
-	if s.source, err = s.pool(3); err != nil {
+	if s.source, err = s.pool(s.cfg.openDatabase, 3); err != nil {
 		return err
 	}
 
@@ -81,8 +81,8 @@ func (s *service) build(tracer relay.Tracer) error {
 	return s.buildConsole()
 }
 
-func (s *service) pool(conns int) (*sql.DB, error) {
-	db, err := s.cfg.openDatabase(conns)
+func (s *service) pool(open func(conns int) (*sql.DB, error), conns int) (*sql.DB, error) {
+	db, err := open(conns)
 	if err == nil {
 		s.pools = append(s.pools, db)
 	}

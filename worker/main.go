@@ -108,12 +108,10 @@ func open(cfg Config, conns int) (*sql.DB, error) {
 	if !strings.Contains(cfg.MySQLDSN.Reveal(), "readTimeout=") {
 		server.ReadTimeout = answerTimeout
 	}
-	keep := ops.EndIdle(server)
 	db, err := ops.OpenMySQL(server, conns)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	db.SetConnMaxIdleTime(keep)
 	return db, nil
 }
 

@@ -54,8 +54,47 @@ func encrypt(name string, cfg *mysql.Config, files TLSFiles) error {
 // connLifetime is how long a pool can go on with the server to which its address led before a failover.
 const connLifetime = time.Minute
 
+// idleLimit is how long a session may ask for nothing, unless the DSN sets wait_timeout.
+const idleLimit = 20 * time.Second
+
 // OpenMySQL returns a pool of at most conns connections. Nothing is dialled yet.
+//
+// The server ends a session that asks for nothing for 20 seconds, or for as long as wait_timeout of the DSN says: a client
+// that is gone without a word, with its host or its link, would otherwise leave its open transaction and the locks of that
+// behind, for hours by default. Not for code that waits longer between two statements of a session.
 func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
+	limit, err := EndIdle(cfg, idleLimit)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openPool(cfg, conns)
+	if err == nil {
+		db.SetConnMaxIdleTime(min(limit/2, connLifetime))
+	}
+	return db, err
+}
+
+// EndIdle lets the server end sessions that ask for nothing for so long, in whole seconds from 1 to the 20 that are OpenMySQL's
+// own; a wait_timeout of the DSN stays as it is. It returns what holds.
+func EndIdle(cfg *mysql.Config, limit time.Duration) (time.Duration, error) {
+	if text, set := cfg.Params[waitTimeout]; set {
+		seconds, err := strconv.ParseUint(text, 10, 31)
+		if err != nil || seconds == 0 {
+			return 0, fmt.Errorf("%w: MYSQL_DSN: wait_timeout=%q is not a number of seconds above 0", ErrBadConfig, text)
+		}
+		return time.Duration(seconds) * time.Second, nil
+	}
+	limit = min(max(limit.Truncate(time.Second), time.Second), idleLimit)
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	cfg.Params[waitTimeout] = strconv.Itoa(int(limit.Seconds()))
+	return limit, nil
+}
+
+const waitTimeout = "wait_timeout"
+
+func openPool(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: MYSQL_DSN: %w", ErrBadConfig, err)
@@ -63,36 +102,19 @@ func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	db.SetConnMaxIdleTime(time.Minute)
+	db.SetConnMaxIdleTime(connLifetime)
 	db.SetConnMaxLifetime(connLifetime)
 	return db, nil
 }
 
-// idleLimit is how long a session of EndIdle may ask for nothing.
-const idleLimit = 20 * time.Second
-
-// EndIdle lets the server end a session that asks for nothing for 20 seconds, unless the DSN sets wait_timeout, and returns
-// how long a pool may keep such a session unused. A client that is gone without a word, with its host or its link, would leave
-// its open transaction and the locks of that behind, for hours by default. Not for code that waits longer between two
-// statements of a transaction.
-func EndIdle(cfg *mysql.Config) (keep time.Duration) {
-	if _, set := cfg.Params["wait_timeout"]; set {
-		return time.Minute
-	}
-	if cfg.Params == nil {
-		cfg.Params = map[string]string{}
-	}
-	cfg.Params["wait_timeout"] = strconv.Itoa(int(idleLimit.Seconds()))
-	return idleLimit / 2
-}
-
-// OpenMigrator returns a pool for migrations, by a setting as ParseDSN reads it. Nothing is dialled yet.
+// OpenMigrator returns a pool for migrations, by a setting as ParseDSN reads it. Nothing is dialled yet. The session that holds
+// the migration's lock may be idle for as long as another one migrates.
 func OpenMigrator(name string, dsn Secret, files TLSFiles) (*sql.DB, error) {
 	cfg, err := migratorConfig(name, dsn, files)
 	if err != nil {
 		return nil, err
 	}
-	return OpenMySQL(cfg, 2)
+	return openPool(cfg, 2)
 }
 
 // migratorConfig lets the server be silent for as long as the ALTER of a large table takes; a dead link is left to TCP.

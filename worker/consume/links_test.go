@@ -140,10 +140,8 @@ func (s *scene) throughProxy(t *testing.T) *sql.DB {
 	dsn, err := ops.ParseDSN("MYSQL_DSN", ops.Secret(schematest.Servers(t).MySQL.DSN(s.database(t))), ops.TLSFiles{})
 	require.NoError(t, err)
 	dsn.Addr, dsn.ReadTimeout, dsn.InterpolateParams = s.proxy.Addr(), 10*time.Second, true
-	keep := ops.EndIdle(dsn)
 	db, err := ops.OpenMySQL(dsn, consume.DefaultConcurrency+2)
 	require.NoError(t, err)
-	db.SetConnMaxIdleTime(keep)
 	t.Cleanup(func() { _ = db.Close() }) // a connection of it may be broken, which is what the test is about
 	return db
 }
