@@ -143,7 +143,9 @@ type Worker struct {
 }
 
 // New checks the settings, all at once, and returns a worker for the queue that applies events with the handler of their
-// type. The pool should allow Concurrency connections and two more. Nothing is dialled yet.
+// type. Nothing is dialled yet. The pool should allow Concurrency connections and two more, and set a wait_timeout that is longer
+// than a handler is silent between two statements: what a worker that is gone without a word has locked stays locked for that
+// long. ops.OpenMySQL makes it 20 seconds.
 func New(db *sql.DB, url ops.Secret, queue topology.Consumer, handlers map[string]Handler, cfg Config) (*Worker, error) {
 	if cfg.Name == "" {
 		cfg.Name = queue.Queue
