@@ -183,6 +183,37 @@ func TestOnlyTheLeaderChangesTheQuarantine(t *testing.T) {
 	unchanged(drop(), 1)
 }
 
+// TestATakeoverDoesNotWaitForAnEventThatIsWritten: an insert may take long, and whoever it keeps from the row of the lease is
+// lost. A trigger says that the insert is under way, and waits.
+func TestATakeoverDoesNotWaitForAnEventThatIsWritten(t *testing.T) {
+	t.Parallel()
+	const patience = 20 * time.Second
+	b := setup(t)
+	barrier, err := b.db.Conn(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = barrier.Close() })
+	_, err = barrier.ExecContext(t.Context(), "DO GET_LOCK(CONCAT(DATABASE(), '.go'), 0)")
+	require.NoError(t, err)
+	b.exec("CREATE TRIGGER slow BEFORE INSERT ON relay_quarantine FOR EACH ROW " +
+		"BEGIN DO GET_LOCK(CONCAT(DATABASE(), '.begun'), 0); DO GET_LOCK(CONCAT(DATABASE(), '.go'), 60); END")
+	added := make(chan error, 1)
+	go func() { added <- b.store.Add(t.Context(), 7, row(), errTooLong) }()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for begun := false; !begun; {
+		require.NoError(t, b.db.QueryRowContext(ctx, "SELECT IS_USED_LOCK(CONCAT(DATABASE(), '.begun')) IS NOT NULL").Scan(&begun))
+	}
+
+	_, err = b.db.ExecContext(ctx, "UPDATE relay_checkpoint SET epoch = 8 WHERE relay = 'default'")
+	require.NoError(t, err)
+
+	_, err = barrier.ExecContext(t.Context(), "DO RELEASE_LOCK(CONCAT(DATABASE(), '.go'))")
+	require.NoError(t, err)
+	require.ErrorIs(t, <-added, relay.ErrFenced)
+	_, total := b.list()
+	require.Zero(t, total)
+}
+
 func TestADroppedEventIsNeverPublished(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
