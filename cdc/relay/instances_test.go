@@ -387,3 +387,44 @@ func TestAMoveThatMeetsAHaltIsToldSo(t *testing.T) {
 		require.NoError(t, i.stop())
 	})
 }
+
+// TestAMoveWhoseLeaseIsLostIsToldSo: the relay was asked to skip events, waits for what is in flight, and another instance takes
+// over meanwhile, which goes on from the checkpoint.
+func TestAMoveWhoseLeaseIsLostIsToldSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		b.broker.Silence(true)
+		first := b.instance()
+		b.leader(time.Second, first)
+		var all []string
+		for range 4 {
+			all = append(all, b.log.Commit(1)...)
+		}
+		synctest.Wait()
+		told := make(chan error, 1)
+		go func() { told <- first.Move(t.Context(), relay.Position{Flavor: "fake", Pos: 3}) }()
+		synctest.Wait()
+		first.store.Break(true)
+		second := b.instance()
+		b.leader(3*ttl, second)
+		select {
+		case err := <-told:
+			var standby *relay.StandbyError
+			require.ErrorAs(t, err, &standby)
+		case <-time.After(ttl):
+			require.Fail(t, "nobody was told")
+		}
+
+		first.store.Break(false)
+		b.broker.Silence(false)
+		b.broker.Down(true) // what it has swallowed is never confirmed
+		b.broker.Down(false)
+		time.Sleep(time.Minute)
+		require.Equal(t, all, unique(b.broker.Routed()))
+		place, _ := b.row.Saved()
+		require.Equal(t, len(all), b.log.Index(place))
+		require.NoError(t, first.stop())
+		require.NoError(t, second.stop())
+	})
+}
