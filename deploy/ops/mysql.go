@@ -69,7 +69,7 @@ func OpenMySQL(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	}
 	db, err := openPool(cfg, conns)
 	if err == nil {
-		db.SetConnMaxIdleTime(min(limit/2, connLifetime))
+		db.SetConnMaxIdleTime(limit / 2)
 	}
 	return db, err
 }
@@ -102,7 +102,6 @@ func openPool(cfg *mysql.Config, conns int) (*sql.DB, error) {
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	db.SetConnMaxIdleTime(connLifetime)
 	db.SetConnMaxLifetime(connLifetime)
 	return db, nil
 }

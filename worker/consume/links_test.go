@@ -163,18 +163,25 @@ func (s *scene) done(t *testing.T) bool {
 	return sum == len(s.events)*len(s.events[0])
 }
 
-func TestTryThatRunsOutOfTimeWithoutADatabaseBlamesNobody(t *testing.T) {
-	t.Parallel()
-	s := &scene{bundle: setup(t)}
+// entered starts a worker whose link to the database leads through a proxy, and waits until the handler of an event has begun.
+func entered(t *testing.T, cfg consume.Config) (s *scene, w running, g *gate, event schema.Event) {
+	t.Helper()
+	s = &scene{bundle: setup(t)}
 	s.proxied(t, schematest.Servers(t).MySQL.Addr())
 	workers := *s.bundle
 	workers.db = s.throughProxy(t)
-	g := newGate()
-	w := workers.start(t, consume.Config{HandleTimeout: 8 * time.Second}, g.handlers())
+	g = newGate()
+	w = workers.start(t, cfg, g.handlers())
 	w.ready(t)
-	event := schematest.Event()
+	event = schematest.Event()
 	s.publish(t, event)
 	<-g.entered
+	return s, w, g, event
+}
+
+func TestTryThatRunsOutOfTimeWithoutADatabaseBlamesNobody(t *testing.T) {
+	t.Parallel()
+	s, w, g, event := entered(t, consume.Config{HandleTimeout: 8 * time.Second})
 	s.proxy.Swallow(faults.ToClient, true)
 	eventually(t, "the database is found dead", func() bool { return len(w.Unready()) > 0 })
 	<-g.gaveUp
@@ -187,16 +194,7 @@ func TestTryThatRunsOutOfTimeWithoutADatabaseBlamesNobody(t *testing.T) {
 // TestATransactionOfAWorkerThatIsGoneIsEnded: its host has lost power in the middle of an event, and the database is never told.
 func TestATransactionOfAWorkerThatIsGoneIsEnded(t *testing.T) {
 	t.Parallel()
-	s := &scene{bundle: setup(t)}
-	s.proxied(t, schematest.Servers(t).MySQL.Addr())
-	gone := *s.bundle
-	gone.db = s.throughProxy(t)
-	g := newGate()
-	w := gone.start(t, consume.Config{HandleTimeout: time.Second, ShutdownTimeout: time.Second}, g.handlers())
-	w.ready(t)
-	event := schematest.Event()
-	s.publish(t, event)
-	<-g.entered
+	s, w, g, event := entered(t, consume.Config{HandleTimeout: time.Second, ShutdownTimeout: time.Second})
 	s.proxy.Swallow(faults.ToServer, true)
 	<-g.gaveUp
 	close(g.leave)
