@@ -132,6 +132,30 @@ func TestAnInstanceThatOnlyLostTheDatabaseForAWhileLeadsAgain(t *testing.T) {
 	})
 }
 
+func TestALeaseThatCanBeReadButNotTakenIsNoReadyStandby(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t)
+		only := b.instance()
+		b.leader(time.Second, only)
+		all := b.log.Commit(3)
+		time.Sleep(time.Second)
+		only.store.Fill(true)
+		time.Sleep(ttl)
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			require.Equal(t, relay.Standby, only.Status().State)
+			require.Equal(t, relay.SourceDown, only.Status().Reason)
+		}
+		only.store.Fill(false)
+		b.leader(2*ttl, only) // once the call that waits has ended
+		all = append(all, b.log.Commit(3)...)
+		time.Sleep(time.Second)
+		require.Equal(t, relay.Streaming, only.Status().State)
+		require.Equal(t, all, unique(b.broker.Routed()))
+		require.NoError(t, only.stop())
+	})
+}
+
 func TestAPauseHoldsForWhoeverLeads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -23,7 +23,7 @@ func (r *Relay) lead(ctx context.Context, t term) error {
 
 	err := r.serve(ctx, t)
 	if errors.Is(err, errLost) {
-		r.log.Warn("the lease is gone, standing by", zap.Uint64("epoch", t.lease.Epoch), zap.Error(t.tenure.cause()))
+		r.leaveOffice(t)
 		signal(r.opening) // stay warm
 		return err
 	}
@@ -40,6 +40,18 @@ func (r *Relay) takeOffice(t term) {
 	r.mu.Unlock()
 	r.log.Info("leading", zap.Uint64("epoch", t.lease.Epoch), zap.String("file", t.from.File), zap.Uint64("pos", t.from.Pos),
 		zap.String("gtid_set", t.from.GTIDSet), zap.Uint64("skip_rows", t.from.SkipRows), zap.Bool("paused", t.lease.Paused))
+}
+
+// leaveOffice says why the lease is gone. Who does not know of another leader is no standby that is ready.
+func (r *Relay) leaveOffice(t term) {
+	why := t.tenure.cause()
+	r.log.Warn("the lease is gone, standing by", zap.Uint64("epoch", t.lease.Epoch), zap.Error(why))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idle = standing{state: Standby}
+	if !errors.Is(why, ErrFenced) {
+		r.idle.reason = SourceDown
+	}
 }
 
 // serve relays, halts and moves for as long as this instance leads.

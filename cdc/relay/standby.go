@@ -70,7 +70,10 @@ func (r *Relay) tryLead(ctx context.Context, watch *Watch) (t term, took bool, e
 	}
 	free := watch.Saw(lease, r.clock())
 	r.mu.Lock()
-	r.lease, r.idle = lease, standing{state: Standby}
+	r.lease = lease
+	if !free { // while it is, what kept us from taking it still does
+		r.idle = standing{state: Standby}
+	}
 	r.mu.Unlock()
 	if !free {
 		return t, false, nil

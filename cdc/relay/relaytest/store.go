@@ -57,6 +57,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	broken bool
+	full   bool
 }
 
 var _ relay.Store = (*Store)(nil)
@@ -71,6 +72,25 @@ func (s *Store) Break(broken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken = broken
+}
+
+// Fill makes every call that writes wait for its context to end, as on a disk that is full, or work again.
+func (s *Store) Fill(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
+// write runs f on the row, unless the way is broken or the disk is full.
+func (s *Store) write(ctx context.Context, f func(row *Row) error) error {
+	s.mu.Lock()
+	full := s.full
+	s.mu.Unlock()
+	if full {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.reach(f)
 }
 
 // reach runs f on the row, unless the way is broken.
@@ -90,8 +110,8 @@ func (s *Store) reach(f func(row *Row) error) error {
 }
 
 // fenced runs f on the row if the epoch is the newest and was given to this instance.
-func (s *Store) fenced(epoch uint64, f func(row *Row)) error {
-	return s.reach(func(row *Row) error {
+func (s *Store) fenced(ctx context.Context, epoch uint64, f func(row *Row)) error {
+	return s.write(ctx, func(row *Row) error {
 		if row.lease.Epoch != epoch || row.lease.Holder != s.name {
 			return relay.ErrFenced
 		}
@@ -107,8 +127,8 @@ func (s *Store) Look(context.Context) (lease relay.Lease, err error) {
 }
 
 // Acquire implements relay.Leases.
-func (s *Store) Acquire(_ context.Context, seen relay.Lease) (lease relay.Lease, from relay.Position, err error) {
-	err = s.reach(func(row *Row) error {
+func (s *Store) Acquire(ctx context.Context, seen relay.Lease) (lease relay.Lease, from relay.Position, err error) {
+	err = s.write(ctx, func(row *Row) error {
 		if row.lease.Epoch != seen.Epoch || row.lease.Beat != seen.Beat {
 			return relay.ErrFenced
 		}
@@ -120,23 +140,23 @@ func (s *Store) Acquire(_ context.Context, seen relay.Lease) (lease relay.Lease,
 }
 
 // Renew implements relay.Leases.
-func (s *Store) Renew(_ context.Context, epoch uint64) error {
-	return s.fenced(epoch, func(row *Row) { row.lease.Beat++ })
+func (s *Store) Renew(ctx context.Context, epoch uint64) error {
+	return s.fenced(ctx, epoch, func(row *Row) { row.lease.Beat++ })
 }
 
 // Release implements relay.Leases.
-func (s *Store) Release(_ context.Context, epoch uint64) error {
-	return s.fenced(epoch, func(row *Row) { row.lease.Holder = "" })
+func (s *Store) Release(ctx context.Context, epoch uint64) error {
+	return s.fenced(ctx, epoch, func(row *Row) { row.lease.Holder = "" })
 }
 
 // Pause implements relay.Checkpoints.
-func (s *Store) Pause(_ context.Context, epoch uint64, paused bool) error {
-	return s.fenced(epoch, func(row *Row) { row.lease.Paused = paused })
+func (s *Store) Pause(ctx context.Context, epoch uint64, paused bool) error {
+	return s.fenced(ctx, epoch, func(row *Row) { row.lease.Paused = paused })
 }
 
 // Save implements relay.Checkpoints.
-func (s *Store) Save(_ context.Context, epoch uint64, place relay.Position, _ string) error {
-	return s.fenced(epoch, func(row *Row) {
+func (s *Store) Save(ctx context.Context, epoch uint64, place relay.Position, _ string) error {
+	return s.fenced(ctx, epoch, func(row *Row) {
 		if row.Check != nil {
 			row.Check(place)
 		}
