@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -100,14 +99,11 @@ const answerTimeout = 15 * time.Second
 // open returns a pool of at most conns connections. Parameters are written into the statements by the driver, which saves
 // preparing each of them: a round trip out of two.
 func open(cfg Config, conns int) (*sql.DB, error) {
-	server, err := ops.ParseDSN("MYSQL_DSN", cfg.MySQLDSN, cfg.MySQLTLS)
+	server, err := ops.ParseDSNWithin(answerTimeout, "MYSQL_DSN", cfg.MySQLDSN, cfg.MySQLTLS)
 	if err != nil {
 		return nil, err
 	}
 	server.InterpolateParams = true
-	if !strings.Contains(cfg.MySQLDSN.Reveal(), "readTimeout=") {
-		server.ReadTimeout = answerTimeout
-	}
 	db, err := ops.OpenMySQL(server, conns)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)

@@ -67,6 +67,21 @@ func TestKilledUpdateLeavesTheCustomerAsItWas(t *testing.T) {
 
 // A connection can be lost before the server hears COMMIT, or before the client hears that it was done. The client cannot
 // tell one from the other; it sends the request again.
+func TestACommitWithoutAnAnswerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	line := proxy(t, b.dsn)
+	far := open(t, line.dsn)
+	line.cutNext(noAnswer)
+	began := time.Now()
+	customer := handlertest.Customer()
+	require.ErrorIs(t, far.Create(t.Context(), customer, nil), store.ErrUnavailable)
+	require.Less(t, time.Since(began), 15*time.Second, "the client would hear nothing")
+	_, err := b.store.Get(t.Context(), customer.ID)
+	require.NoError(t, err, "the database did commit")
+	b.holds(1, 1, 0)
+}
+
 func TestRepeatIsSafeWhenTheCommitIsLost(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -19,12 +19,14 @@ const (
 	never        cut = iota
 	beforeCommit     // the server does not hear COMMIT
 	afterCommit      // the server commits, the client does not hear of it
+	noAnswer         // the server commits, the line stays and carries nothing more back
 )
 
 // line is a TCP line to the server that breaks on demand.
 type line struct {
 	dsn  string
 	next atomic.Int32
+	mute chan struct{} // closed when the line carries nothing more back
 	wait sync.WaitGroup
 	mu   sync.Mutex
 	open []net.Conn
@@ -38,7 +40,7 @@ func proxy(t *testing.T, dsn string) *line {
 	require.NoError(t, err)
 	network, server := cfg.Net, cfg.Addr
 	cfg.Net, cfg.Addr = "tcp", listener.Addr().String()
-	l := &line{dsn: cfg.FormatDSN()}
+	l := &line{dsn: cfg.FormatDSN(), mute: make(chan struct{})}
 	l.wait.Go(func() {
 		for {
 			client, err := listener.Accept()
@@ -90,6 +92,8 @@ func (l *line) join(client, server net.Conn) {
 					return
 				case afterCommit:
 					deaf.Store(true)
+				case noAnswer:
+					close(l.mute)
 				case never:
 				}
 			}
@@ -105,6 +109,11 @@ func (l *line) join(client, server net.Conn) {
 			n, err := server.Read(buffer)
 			if err != nil || deaf.Load() {
 				return
+			}
+			select {
+			case <-l.mute:
+				continue
+			default:
 			}
 			if _, err := client.Write(buffer[:n]); err != nil {
 				return

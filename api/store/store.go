@@ -60,13 +60,17 @@ const (
 	tableLockSeconds = "5"
 )
 
+// answerTimeout is how long the database may take to answer, unless the DSN says otherwise. A commit is waited for so long, however
+// late in a request it comes: a database whose disk is full answers none, and the client is to hear of it.
+const answerTimeout = 8 * time.Second
+
 // maxConns bounds the connections of one process, far below the server's default of 151.
 const maxConns = 32
 
 // Open returns a pool for New; nothing is dialled yet. A DSN that cannot be read is an error that wraps
 // ops.ErrBadConfig.
 func Open(dsn ops.Secret, files ops.TLSFiles) (*sql.DB, error) {
-	cfg, err := ops.ParseDSN("MYSQL_DSN", dsn, files)
+	cfg, err := ops.ParseDSNWithin(answerTimeout, "MYSQL_DSN", dsn, files)
 	if err != nil {
 		return nil, err
 	}

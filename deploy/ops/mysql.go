@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -15,6 +14,15 @@ import (
 // UTC, RowsAffected counts rows that were found, statements and files cannot be smuggled in, and no call waits for ever. A
 // DSN that says tls=true is encrypted, with the files MYSQL_TLS_*; they may be given for no other.
 func ParseDSN(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
+	return ParseDSNWithin(answerTimeout, name, dsn, files)
+}
+
+// answerTimeout is how long the server may take to answer, unless a service or the DSN says otherwise.
+const answerTimeout = 30 * time.Second
+
+// ParseDSNWithin is ParseDSN for a service whose server may take so long to answer, 0 for as long as it likes, unless the DSN
+// sets readTimeout. A commit needs it: the driver waits for the answer to one whatever the context says.
+func ParseDSNWithin(answer time.Duration, name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn.Reveal())
 	if err != nil {
 		// What the driver says is left out: it quotes the part that it could not read, which may be the password.
@@ -31,7 +39,7 @@ func ParseDSN(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 	cfg.AllowAllFiles = false
 	cfg.RejectReadOnly = true // a connection to a server that takes no writes any more is given up for a new one: a failover
 	cfg.Timeout = orDefault(cfg.Timeout, 5*time.Second)
-	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, 30*time.Second)
+	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, answer)
 	cfg.WriteTimeout = orDefault(cfg.WriteTimeout, 30*time.Second)
 	if err := encrypt(name, cfg, files); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadConfig, err)
@@ -118,11 +126,7 @@ func OpenMigrator(name string, dsn Secret, files TLSFiles) (*sql.DB, error) {
 
 // migratorConfig lets the server be silent for as long as the ALTER of a large table takes; a dead link is left to TCP.
 func migratorConfig(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
-	cfg, err := ParseDSN(name, dsn, files)
-	if err == nil && !strings.Contains(dsn.Reveal(), "readTimeout=") {
-		cfg.ReadTimeout = 0
-	}
-	return cfg, err
+	return ParseDSNWithin(0, name, dsn, files)
 }
 
 // MySQLCode returns the server's error number, or 0 when the error did not come from the server.
