@@ -68,7 +68,8 @@ type Config struct {
 	Ready ops.Reasons
 	// Traces, if set, gives each request a span.
 	Traces trace.TracerProvider
-	// RequestTimeout bounds the work for one request, but for the answer to its commit, which the store bounds. Defaults to DefaultRequestTimeout.
+	// RequestTimeout bounds the work for one request, but for the wait for its commit, which the store bounds. Defaults to
+	// DefaultRequestTimeout.
 	RequestTimeout time.Duration
 	// MaxBody bounds a request's body, in bytes. Defaults to DefaultMaxBody.
 	MaxBody int64

@@ -80,6 +80,7 @@ type option struct {
 	cdcEnv  []string
 	env     []string // of all services
 	tls     *stack.TLS
+	disk    int // of the database, in MiB; 0 for the one that all share
 	noStart bool
 }
 
@@ -96,6 +97,9 @@ func setup(t *testing.T, opts ...option) *world {
 	dir, err := os.MkdirTemp("", "tailbox-e2e-") // in TMPDIR, which `make` puts into memory; t.TempDir prefers GOTMPDIR
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	if o.disk > 0 {
+		w.mount(filepath.Join(dir, "mysql"), o.disk)
+	}
 	w.stack, err = stack.New(t.Context(), stack.Config{Dir: dir, Set: set, Log: os.Stderr, MySQLOptions: o.mysql, TLS: o.tls})
 	require.NoError(t, err)
 	t.Cleanup(w.stop)
