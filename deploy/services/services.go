@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tailbox/deploy/mysql"
@@ -163,12 +164,16 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 }
 
 // FreeAddr is a loopback address with a port that is free at the moment. It lies below the ports that the system gives to
-// outgoing connections, so that none takes it while a service that was killed is not back yet.
+// outgoing connections, so that none takes it while a service that was killed is not back yet. No call in a process gets one that
+// another got.
 func FreeAddr(ctx context.Context) (string, error) {
 	const first, count, tries = 12000, 6000, 100
 	var err error
 	for range tries {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(count)))
+		if _, given := givenAddrs.LoadOrStore(addr, true); given {
+			continue
+		}
 		var listener net.Listener
 		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr); err == nil {
 			return addr, listener.Close()
@@ -176,3 +181,5 @@ func FreeAddr(ctx context.Context) (string, error) {
 	}
 	return "", fmt.Errorf("find a free port: %w", err)
 }
+
+var givenAddrs sync.Map // what FreeAddr has given in this process: who got it may not listen yet
