@@ -1,5 +1,5 @@
 // Package prometheus_test holds the rules of Prometheus and the dashboard of Grafana against the metrics that the services
-// really give, and lets promtool look at the rules where it is installed (Debian package prometheus).
+// really give, and lets promtool look at the rules.
 package prometheus_test
 
 import (
@@ -232,17 +232,39 @@ func TestWhatIsPromisedIsExposed(t *testing.T) {
 
 func TestPromtoolAcceptsTheRulesAndTheirStories(t *testing.T) {
 	t.Parallel()
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Log("promtool is not installed (Debian package prometheus): the rules are only held against the metrics' names")
-		return
-	}
+	promtool := findPromtool(t)
 	recorded := filepath.Join(t.TempDir(), "dashboard.yml") // its expressions as rules, which promtool can read
 	require.NoError(t, os.WriteFile(recorded, asRules(t), 0o600))
 	for _, args := range [][]string{{"check", "rules", recorded}, {"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput()
 		require.NoError(t, err, "promtool %v:\n%s", args, out)
 	}
+}
+
+// findPromtool is the path of promtool: of the machine's, or else of Debian's, which is unpacked and not installed, because an
+// installed Prometheus would run.
+func findPromtool(t *testing.T) string {
+	t.Helper()
+	if path, err := exec.LookPath("promtool"); err == nil {
+		return path
+	}
+	dir := t.TempDir()
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "install promtool, which comes with Prometheus (Debian package prometheus): %s", out)
+	}
+	if exec.CommandContext(t.Context(), "apt-get", "--print-uris", "download", "prometheus").Run() != nil {
+		run("apt-get", "update") // a bare machine has no lists of packages
+	}
+	run("apt-get", "download", "prometheus")
+	packages, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	require.NoError(t, err)
+	require.Len(t, packages, 1)
+	run("dpkg-deb", "--extract", packages[0], dir)
+	return filepath.Join(dir, "usr", "bin", "promtool")
 }
 
 // TestComposeMountsWhatIsThere: a file that is not there becomes an empty folder in a container.
