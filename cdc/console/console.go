@@ -128,7 +128,7 @@ func (c *Console) tell(p Position, m moment) {
 	fresh, leftOut := c.recent.take()
 	frame := bytes.NewBuffer(bytes.Clone(state.Bytes()))
 	appendEvent(frame, "sample", json.RawMessage(appendColumns(nil, c.cfg.Interval, []moment{m})))
-	if len(fresh) > 0 {
+	if len(fresh)+leftOut > 0 {
 		appendEvent(frame, "published", publishedNews{fresh, leftOut})
 	}
 	c.mu.Lock()

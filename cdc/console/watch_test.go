@@ -169,7 +169,7 @@ func TestHistoryKeepsTheLastMinutesAndNoMore(t *testing.T) {
 	t.Parallel()
 	b := setup()
 	b.view.Now = time.Now
-	r := b.run(t, console.Config{Interval: 20 * time.Millisecond, Keep: 200 * time.Millisecond}, nil)
+	r := b.run(t, console.Config{Interval: 100 * time.Millisecond, Keep: time.Second}, nil)
 	watch := r.watch(t)
 	for range 15 {
 		require.True(t, watch.next("sample", &columns{}))
@@ -202,7 +202,7 @@ func TestASampleTellsTheLatenciesOfItsIntervalAndNullOfNone(t *testing.T) {
 func TestWatchersSeeWhatIsPublishedAndNeverAPayload(t *testing.T) {
 	t.Parallel()
 	b := setup()
-	r := b.run(t, console.Config{Interval: 10 * time.Millisecond}, nil)
+	r := b.run(t, console.Config{Interval: 100 * time.Millisecond}, nil)
 	r.Observe(row("first", now.Add(-3*time.Millisecond)), now)
 
 	var news struct {
@@ -250,7 +250,7 @@ func TestPlacesAreShownAlongAllFiles(t *testing.T) {
 	b := setup() // files of 1000, 500 and 50 bytes
 	b.read.Position = relay.Position{ServerUUID: "u", File: "binlog.000003", Pos: 20}
 	b.status.Saved = relay.Position{ServerUUID: "u", File: "binlog.000009", Pos: 4}
-	r := b.run(t, console.Config{Interval: 10 * time.Millisecond}, nil)
+	r := b.run(t, console.Config{Interval: 100 * time.Millisecond}, nil)
 	var along map[string]any
 	require.True(t, r.watch(t).next("binlog", &along))
 	require.Equal(t, map[string]any{"files": 3.0, "bytes": 1550.0, "edges": []any{0.0, 1000.0, 1500.0}, "confirmed": 1300.0, "read": 1520.0},
@@ -260,8 +260,8 @@ func TestPlacesAreShownAlongAllFiles(t *testing.T) {
 // TestAWatcherOutlivesTheLimitsOfOtherAnswers: a server cuts every answer off that takes long, and every request.
 func TestAWatcherOutlivesTheLimitsOfOtherAnswers(t *testing.T) {
 	t.Parallel()
-	const limit = 50 * time.Millisecond
-	r := setup().run(t, console.Config{Interval: 10 * time.Millisecond}, func(s *http.Server) {
+	const limit = 500 * time.Millisecond
+	r := setup().run(t, console.Config{Interval: 100 * time.Millisecond}, func(s *http.Server) {
 		s.ReadTimeout, s.WriteTimeout = limit, limit
 	})
 	watch := r.watch(t)
@@ -284,7 +284,7 @@ func (r *running) deaf(t *testing.T) net.Conn {
 func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	dropped := make(chan struct{}, 2) // both connections, in the end
-	r := setup().run(t, console.Config{Interval: time.Millisecond}, func(s *http.Server) {
+	r := setup().run(t, console.Config{Interval: 20 * time.Millisecond}, func(s *http.Server) {
 		s.ConnState = func(_ net.Conn, state http.ConnState) {
 			if state == http.StateClosed {
 				dropped <- struct{}{}
@@ -312,7 +312,8 @@ func TestAStopLetsWatchersGoAtOnce(t *testing.T) {
 	require.True(t, watch.next("sample", &columns{}))
 	began := time.Now()
 	r.stop()
-	require.False(t, watch.next("sample", &columns{}))
+	for watch.next("sample", &columns{}) { // what was under way
+	}
 	require.NoError(t, r.server.Shutdown(t.Context()))
 	require.Less(t, time.Since(began), 4*time.Second)
 }

@@ -78,7 +78,7 @@ func TestTheWorkersCallsAreForwarded(t *testing.T) {
 func TestAWorkerThatIsNotThereIsSaidToBe(t *testing.T) {
 	t.Parallel()
 	for reason, worker := range map[string]*url.URL{"not_configured": nil, "unreachable": {Scheme: "http", Host: "127.0.0.1:1"}} {
-		r := setup().run(t, console.Config{Worker: worker, Interval: 10 * time.Millisecond}, nil)
+		r := setup().run(t, console.Config{Worker: worker, Interval: 100 * time.Millisecond}, nil)
 		var news struct {
 			Connected bool
 			Reason    string
@@ -99,7 +99,7 @@ func TestAWorkerThatIsNotThereIsSaidToBe(t *testing.T) {
 
 func TestWatchersAreToldTheWorkersNumbers(t *testing.T) {
 	t.Parallel()
-	r := setup().run(t, console.Config{Worker: fakeWorker(t), Interval: 10 * time.Millisecond}, nil)
+	r := setup().run(t, console.Config{Worker: fakeWorker(t), Interval: 100 * time.Millisecond}, nil)
 	var news struct {
 		Connected bool
 		Stats     struct{ State string }
