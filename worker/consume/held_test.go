@@ -23,8 +23,9 @@ import (
 // plain are handlers of somebody who knows nothing of versions. They fail so many times for some events, and note in the
 // database in which order events were applied.
 type plain struct {
-	mu    sync.Mutex
-	fails map[string]int // times left, by id
+	mu     sync.Mutex
+	fails  map[string]int // times left, by id
+	failed int
 }
 
 func (p *plain) handlers(b *bundle, t *testing.T) map[string]consume.Handler {
@@ -36,6 +37,7 @@ func (p *plain) handlers(b *bundle, t *testing.T) map[string]consume.Handler {
 		defer p.mu.Unlock()
 		if p.fails[event.ID] > 0 {
 			p.fails[event.ID]--
+			p.failed++
 			return errors.New("broken")
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO effects (event_id) VALUES (?)", event.ID)
@@ -122,13 +124,14 @@ func TestWhatWaitsInMemoryGoesOnAtOnce(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			events := sequence(20, versioned)
-			p := &plain{fails: map[string]int{events[0].ID: 1}}
+			p := &plain{fails: map[string]int{events[0].ID: math.MaxInt}}
 			w := b.start(t, consume.Config{GapWait: patience, Batch: 1}, p.handlers(b, t))
 			b.publish(t, events...)
 			eventually(t, "all wait in memory", func() bool { return w.Stats().WaitingGaps == 19 })
+			p.repair()
 			w.settled(t, "applied", 20)
 			require.Equal(t, idsOf(events), b.effects(t))
-			require.EqualValues(t, 1, w.Stats().Messages["retried"])
+			require.EqualValues(t, p.failed, w.Stats().Messages["retried"])
 			require.Zero(t, w.Stats().WaitingGaps)
 			require.Zero(t, b.count(t, "blocked_aggregates"))
 		})
@@ -195,11 +198,12 @@ func TestWhatWaitsBehindAnotherHoldsBackWhatComesLater(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	events := sequence(3, false)
-	p := &plain{fails: map[string]int{events[0].ID: 1}}
+	p := &plain{fails: map[string]int{events[0].ID: math.MaxInt}}
 	w := b.start(t, consume.Config{GapWait: time.Millisecond, Batch: 1}, p.handlers(b, t))
 	b.publish(t, events[:2]...)
-	w.settled(t, "retried", 2)
+	eventually(t, "both are held back", func() bool { return b.count(t, "blocked_aggregates") == 2 })
 	require.NoError(t, w.stop())
+	p.repair()
 	b.publish(t, events[0], events[2]) // they are in the queue before those come back
 
 	w = b.start(t, consume.Config{Batch: 1}, p.handlers(b, t))
@@ -394,10 +398,10 @@ func TestEventsKeepTheirOrderHoweverTheyFailAndComeBack(t *testing.T) {
 					redriveAny()
 				}
 			}
-			eventually(t, "all are applied", func() bool {
+			require.Eventually(t, func() bool {
 				redriveAny()
 				return len(b.effects(t)) >= len(events)
-			})
+			}, 3*patience, 10*time.Millisecond, "all are applied") // who comes back three times in vain waits for 30 seconds
 			require.Equal(t, idsOf(events), b.effects(t))
 			require.NoError(t, w.stop())
 			require.Zero(t, b.count(t, "blocked_aggregates"))

@@ -60,7 +60,7 @@ func TestMessageHeldLongerThanTheBrokerAllowsIsAppliedOnceAndTheRestGoesOn(t *te
 	w.settled(t, "duplicate", 1)
 	w.ready(t)
 	require.NoError(t, w.stop())
-	require.Len(t, lines.FilterMessage("consuming").All(), 2, "one session was lost")
+	require.GreaterOrEqual(t, lines.FilterMessage("consuming").Len(), 2, "a session was lost")
 	require.Zero(t, lines.FilterLevelExact(zap.ErrorLevel).Len(), "nobody has to mend anything")
 	require.Zero(t, w.Stats().Messages["dead"]+w.Stats().Messages["retried"])
 }

@@ -57,7 +57,7 @@ func TestPruneTakesTheOldestRowsOfOneConsumerInSmallBatches(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 5, pruned)
 	require.True(t, more)
-	require.WithinDuration(t, time.Now().AddDate(0, 0, -40).Add(inbox.Slack), horizon(t, db, "customers"), time.Minute, "no further than what was deleted")
+	require.WithinDuration(t, time.Now().UTC().AddDate(0, 0, -40).Add(inbox.Slack), horizon(t, db, "customers"), time.Minute, "no further than what was deleted")
 
 	total := 0
 	for more {
@@ -66,7 +66,7 @@ func TestPruneTakesTheOldestRowsOfOneConsumerInSmallBatches(t *testing.T) {
 		total += pruned
 	}
 	require.Equal(t, 5, total)
-	require.WithinDuration(t, time.Now().AddDate(0, 0, -35).Add(inbox.Slack), horizon(t, db, "customers"), time.Minute)
+	require.WithinDuration(t, time.Now().UTC().AddDate(0, 0, -35).Add(inbox.Slack), horizon(t, db, "customers"), time.Minute)
 	require.Zero(t, horizon(t, db, "invoices"))
 	var left int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM inbox").Scan(&left))
@@ -79,7 +79,7 @@ func TestNoRowIsGoneBeforeTheHorizonTells(t *testing.T) {
 	db := schematest.Open(t, schematest.DB(t))
 	db.SetMaxOpenConns(8)
 	const rows, pruners, redeliveries = 300, 3, 4
-	created := time.Now().AddDate(0, 0, -40).Add(-time.Minute)
+	created := time.Now().UTC().AddDate(0, 0, -40).Add(-time.Minute)
 	old(t, db, "customers", 40, numbered("m", rows)...)
 
 	var deleted, missed atomic.Int64
