@@ -17,7 +17,7 @@ import (
 // database is never told.
 func TestALeaderThatIsGoneKeepsNobodyFromItsRow(t *testing.T) {
 	t.Parallel()
-	const name, ttl, patience = "default", time.Second, 5 * time.Second
+	const name, ttl, patience = "default", 3 * time.Second, 15 * time.Second
 	server := schematest.Servers(t).MySQL.Addr()
 	proxy, err := faults.New(server)
 	require.NoError(t, err)

@@ -261,7 +261,10 @@ func (m *rowMaker) execute(t *testing.T, conn *sql.Conn, statement string) {
 	text := strings.TrimLeft(statement, "!?")
 	text = rowMark.ReplaceAllStringFunc(text, m.values)
 	if strings.Contains(text, "Reader::rows") {
-		mysql.RegisterReaderHandler("rows", m.file)
+		name := schema.NewID() // the driver's names are everybody's
+		mysql.RegisterReaderHandler(name, m.file)
+		defer mysql.DeregisterReaderHandler(name)
+		text = strings.ReplaceAll(text, "Reader::rows", "Reader::"+name)
 	}
 	if strings.HasPrefix(text, "PREPARE") {
 		head, body, _ := strings.Cut(text, "'")

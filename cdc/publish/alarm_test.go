@@ -23,8 +23,9 @@ func TestAnAlarmHoldsTheSessionAndItsEndIsHeard(t *testing.T) {
 	require.NoError(t, broker.Start(t.Context()))
 	t.Cleanup(func() { _ = broker.Kill() })
 
+	const confirms = 5 * time.Second
 	b := &bundle{t: t, url: broker.URL("/"), name: "alarm"}
-	b.configure(publish.Config{Park: true, ConfirmTimeout: time.Second})
+	b.configure(publish.Config{Park: true, ConfirmTimeout: confirms})
 	s := b.open()
 	memory := func(watermark string) {
 		_, err := broker.Ctl(t.Context(), "set_vm_memory_high_watermark", watermark)
@@ -41,7 +42,7 @@ func TestAnAlarmHoldsTheSessionAndItsEndIsHeard(t *testing.T) {
 	memory("0")
 	s.Publish(parked(1, 3))
 	require.Equal(t, relay.Blocked, b.outcome(s).Kind)
-	patience := time.NewTimer(1500 * time.Millisecond) // longer than the confirm timeout: blocked time does not count
+	patience := time.NewTimer(confirms + time.Second) // longer than the confirm timeout: blocked time does not count
 	defer patience.Stop()
 	<-patience.C
 	memory("0.6")

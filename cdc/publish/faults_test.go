@@ -226,13 +226,13 @@ func TestALinkThatTricklesIsNoDeadLink(t *testing.T) {
 		change    func(*schema.Event)
 	}{
 		{"the answers", faults.ToClient, 1, 8 * time.Millisecond, 100, func(*schema.Event) {}},
-		{"the events", faults.ToServer, 10, time.Millisecond, 40, func(*schema.Event) {}},
-		{"one large event", faults.ToServer, 16 << 10, 5 * time.Millisecond, 1, func(e *schema.Event) { e.Payload = bytes.Repeat([]byte("1"), 8<<20) }},
+		{"the events", faults.ToServer, 10, 2 * time.Millisecond, 60, func(*schema.Event) {}},
+		{"one large event", faults.ToServer, 16 << 10, 10 * time.Millisecond, 1, func(e *schema.Event) { e.Payload = bytes.Repeat([]byte("1"), 8<<20) }},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			f := setupFaulty(t)
-			f.configure(publish.Config{URL: f.url(), ConfirmTimeout: 1500 * time.Millisecond})
+			f.configure(publish.Config{URL: f.url(), ConfirmTimeout: 4 * time.Second})
 			s := f.open()
 			f.proxy.Trickle(way.direction, way.bytes, way.every)
 			batch := rows(1, way.events, way.change)

@@ -137,10 +137,16 @@ func TestWithoutTheBrokersWordTheEventStaysAsItWas(t *testing.T) {
 	unknown := (*quarantine.UnknownError)(nil)
 
 	b.broker.Silence(true)
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err = b.store.Retry(short, id, ada)
-	require.ErrorAs(t, err, &unknown)
+	retried := make(chan error, 1)
+	go func() {
+		_, err := b.store.Retry(ctx, id, ada)
+		retried <- err
+	}()
+	require.Eventually(t, func() bool { return len(b.broker.given()) == 1 }, 30*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorAs(t, <-retried, &unknown)
 	b.broker.Down(true)
 	_, err = b.store.Retry(t.Context(), id, ada)
 	require.ErrorAs(t, err, &unknown)
