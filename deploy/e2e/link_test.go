@@ -88,7 +88,8 @@ type trial struct {
 	service    *services.Service
 	routed     *audit
 	goroutines int
-	before     int           // connections
+	before     int // connections
+	began      time.Time
 	took       time.Duration // to notice
 }
 
@@ -102,9 +103,8 @@ func TestBadLinksAreNoticedAndLoseNothing(t *testing.T) {
 	for _, bad := range badLinks {
 		trials = append(trials, w.try(bad))
 	}
-	began := time.Now()
 	for _, tr := range trials {
-		tr.before = tr.link.Connections()
+		tr.before, tr.began = tr.link.Connections(), time.Now()
 		tr.begin(tr.link)
 		if tr.alive {
 			tr.probes += 1000
@@ -114,7 +114,7 @@ func TestBadLinksAreNoticedAndLoseNothing(t *testing.T) {
 	w.waitFor("every dead link to be noticed, and the slow ones to be through", 3*noticed, func() bool {
 		all := true
 		for _, tr := range trials {
-			all = tr.isNoticed(began) && all
+			all = tr.isNoticed() && all
 		}
 		pause(t, 500*time.Millisecond)
 		return all
@@ -147,12 +147,12 @@ func (w *world) try(bad badLink) *trial {
 	return tr
 }
 
-func (tr *trial) isNoticed(began time.Time) bool {
+func (tr *trial) isNoticed() bool {
 	if tr.again != nil {
 		tr.again(tr.link)
 	}
 	if tr.took == 0 && tr.link.Connections() > tr.before {
-		tr.took = time.Since(began)
+		tr.took = time.Since(tr.began)
 	}
 	if tr.alive { // long enough to be taken for dead
 		return tr.number("SELECT COUNT(*) FROM inbox") >= tr.probes

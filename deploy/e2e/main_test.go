@@ -33,11 +33,10 @@ func TestACustomersEventTravelsFromPostToEffect(t *testing.T) {
 	require.Equal(t, 1, w.number("SELECT COUNT(*) FROM customer_profiles WHERE customer_id = ? AND status = 'deleted' AND version = 3", id))
 
 	w.waitFor("the position to be checkpointed", 10*time.Second, func() bool {
-		return w.position().Checkpoint.EventID != "" && w.position().Checkpoint.EventID == w.checkpointed()
+		p := w.position()
+		return p.Totals.Confirmed == 3 && p.Checkpoint.EventID != "" && p.Checkpoint.EventID == w.checkpointed()
 	})
-	p := w.position()
-	require.Equal(t, "streaming", p.State)
-	require.Equal(t, 3, p.Totals.Confirmed)
+	require.Equal(t, "streaming", w.position().State)
 }
 
 // load posts customers, and changes every third once, from a number of clients: at least n, and until it is stopped.

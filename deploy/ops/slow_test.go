@@ -45,7 +45,7 @@ func TestSlowConnectionsDoNotStopHealthz(t *testing.T) {
 		require.NoError(t, err)
 		slow = append(slow, conn)
 	}
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for range 10 {
 		answer, err := client.Get("http://" + server + "/healthz")
 		require.NoError(t, err)
