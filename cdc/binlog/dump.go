@@ -65,7 +65,7 @@ func (r *Reader) syncer(s *server, link *link, h *handler, events replication.Ev
 	if err != nil {
 		return nil, err
 	}
-	cfg.RawModeEnabled, cfg.SynchronousEventHandler = true, newUnpacker(s.flavor, h.decodeRows, events)
+	cfg.RawModeEnabled, cfg.SynchronousEventHandler = true, newUnpacker(s.flavor, h, events)
 	return replication.NewBinlogSyncer(cfg), nil
 }
 

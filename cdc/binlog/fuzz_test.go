@@ -127,7 +127,7 @@ func newPath(flavor string) *path {
 		p.rows = append(p.rows, row)
 		return nil
 	})
-	p.unpacker = newUnpacker(flavor, p.handler.decodeRows, p.handler)
+	p.unpacker = newUnpacker(flavor, p.handler, p.handler)
 	p.parser.SetFlavor(flavor)
 	p.parser.SetVerifyChecksum(true)
 	p.parser.SetRawMode(true)

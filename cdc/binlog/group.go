@@ -96,7 +96,8 @@ func (h *handler) begin(header *replication.EventHeader, txn transaction) error 
 		h.close(before)
 	}
 	txn.open = true
-	txn.name = txn.gtid.String()
+	gtid := txn.gtid.String()
+	txn.name = gtid
 	if txn.name == "" {
 		txn.name = fmt.Sprintf("%s:%d", h.file, before)
 	}
@@ -104,7 +105,7 @@ func (h *handler) begin(header *replication.EventHeader, txn transaction) error 
 		txn.known = v
 	}
 	h.txn = txn
-	h.reader.ledger.transaction(txn.gtid.String())
+	h.reader.ledger.transaction(gtid)
 	return nil
 }
 

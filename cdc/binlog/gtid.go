@@ -3,6 +3,7 @@ package binlog
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/go-mysql-org/go-mysql/mysql"
 	"github.com/go-mysql-org/go-mysql/replication"
@@ -36,7 +37,7 @@ func (g gtid) String() string {
 	case g.tag != mysql.Tag{}:
 		return fmt.Sprintf("%s:%s:%d", g.source, g.tag, g.first)
 	}
-	return fmt.Sprintf("%s:%d", g.source, g.first)
+	return g.source.String() + ":" + strconv.FormatInt(g.first, 10)
 }
 
 // join adds one transaction to a list, lengthening a run where it can, so that a million transactions of one source cost

@@ -22,13 +22,15 @@ type unpacker struct {
 	format []byte                // the format description of the file, as one of events without checksums
 	sums   int                   // bytes of the checksum at the end of each event
 	kind   replication.EventType // of the event that is being parsed
+	tables statement
 }
 
 // rowsDecoder decodes a rows event of that kind from its bytes behind the event's header.
 type rowsDecoder func(e *replication.RowsEvent, kind replication.EventType, data []byte) error
 
-func newUnpacker(flavor string, decode rowsDecoder, events replication.EventHandler) *unpacker {
-	u := &unpacker{events: events, decode: decode, flavor: flavor}
+// newUnpacker hands what the handler is to see on to events, which end in it.
+func newUnpacker(flavor string, h *handler, events replication.EventHandler) *unpacker {
+	u := &unpacker{events: events, decode: h.decodeRows, flavor: flavor, tables: statement{isOutbox: h.isOutbox, outbox: map[uint64]bool{}}}
 	u.parser = u.newParser()
 	return u
 }
@@ -57,8 +59,15 @@ func (u *unpacker) parse(p *replication.BinlogParser, raw []byte) (*replication.
 
 // HandleEvent implements replication.EventHandler. Of the event only the bytes are used, whose checksum go-mysql has verified.
 func (u *unpacker) HandleEvent(raw *replication.BinlogEvent) error {
-	if raw.Header.EventType == replication.TRANSACTION_PAYLOAD_EVENT {
+	switch kind := raw.Header.EventType; {
+	case kind == replication.TRANSACTION_PAYLOAD_EVENT:
 		return u.payload(raw)
+	case kind == replication.TABLE_MAP_EVENT:
+		if e := u.tables.other(raw.RawData); e != nil {
+			return u.events.HandleEvent(&replication.BinlogEvent{Header: raw.Header, Event: e})
+		}
+	case hasRows(kind) && u.tables.passes(raw.RawData):
+		return u.events.HandleEvent(&replication.BinlogEvent{Header: raw.Header, Event: &replication.RowsEvent{}})
 	}
 	e, err := u.parse(u.parser, raw.RawData)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ const (
 // --read-from-remote-server --raw over the same files, to /dev/null: five pairs, interleaved, medians. On a MariaDB that is
 // mariadb-binlog, of the package mariadb-client.
 func BenchmarkUnrelated(b *testing.B) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as cdc runs
 	server := fillUnrelated(b)
 	db := schematest.Open(b, server.DSN(mysql.Database))
 	files, size := binlogFiles(b, db)
@@ -148,7 +150,7 @@ func binlogTool(b *testing.B, server *stack.MySQL) []string {
 	require.NoError(b, err)
 	path := filepath.Join(root, "usr", "bin", name)
 	_, err = os.Stat(path)
-	require.NoError(b, err, "%s is needed in PATH", name)
+	require.NoError(b, err, "%s is needed: install mariadb-client or mysql-client-core, or let SERVERS=newest make its folder first", name)
 	libraries := filepath.Join(root, "usr", "lib", runtime.GOARCH+"-linux-gnu")
 	if runtime.GOARCH == "amd64" {
 		libraries = filepath.Join(root, "usr", "lib", "x86_64-linux-gnu")
