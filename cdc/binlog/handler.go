@@ -43,8 +43,8 @@ func newHandler(ctx context.Context, r *Reader, s *server, from relay.Position, 
 	}
 }
 
-// decodeRows decodes the image of rows only where it is wanted; of all others just the header is read. The header must be
-// read in any case: it ends the table maps of a statement.
+// decodeRows decodes the image of rows only where it is wanted; of all others, which come out of compressed transactions, just
+// the header is read. The header must be read in any case: it ends the table maps of a statement.
 func (h *handler) decodeRows(e *replication.RowsEvent, kind replication.EventType, data []byte) error {
 	pos, err := e.DecodeHeader(data)
 	wanted := e.Type() == replication.EnumRowsEventTypeInsert || e.Type() == replication.EnumRowsEventTypeUpdate
