@@ -6,11 +6,11 @@ import (
 	"github.com/go-mysql-org/go-mysql/replication"
 )
 
-// statement knows the tables that a statement's events have named so far, so that rows of other tables than the outbox need
+// tableMaps knows the tables that a statement's events have named so far, so that rows of other tables than the outbox need
 // not even be parsed.
 //
 // Invariant: rows are passed only if a table map of the same statement gave their number to another table.
-type statement struct {
+type tableMaps struct {
 	isOutbox func(*replication.TableMapEvent) bool
 	outbox   map[uint64]bool // by number: whether the table is the outbox
 }
@@ -23,7 +23,7 @@ const (
 )
 
 // other reads the names of a table map. It gives nil where the table is the outbox or cannot be told: such an event is parsed.
-func (s *statement) other(raw []byte) *replication.TableMapEvent {
+func (m *tableMaps) other(raw []byte) *replication.TableMapEvent {
 	body := raw[replication.EventHeaderSize:]
 	if len(body) < tableHeader {
 		return nil
@@ -37,22 +37,22 @@ func (s *statement) other(raw []byte) *replication.TableMapEvent {
 		end := 1 + int(rest[0])
 		*name, rest = rest[1:end], rest[end+1:]
 	}
-	s.outbox[e.TableID] = s.isOutbox(e)
-	if s.outbox[e.TableID] {
+	m.outbox[e.TableID] = m.isOutbox(e)
+	if m.outbox[e.TableID] {
 		return nil
 	}
 	return e
 }
 
 // passes tells whether the rows are another table's.
-func (s *statement) passes(raw []byte) bool {
+func (m *tableMaps) passes(raw []byte) bool {
 	body := raw[replication.EventHeaderSize:]
 	if len(body) < tableHeader {
 		return false
 	}
-	outbox, known := s.outbox[number(body)]
+	outbox, known := m.outbox[number(body)]
 	if binary.LittleEndian.Uint16(body[tableNumber:])&statementEnd != 0 {
-		clear(s.outbox)
+		clear(m.outbox)
 	}
 	return known && !outbox
 }

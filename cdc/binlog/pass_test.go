@@ -10,13 +10,13 @@ import (
 
 func TestRowsArePassedWhereTheStatementNamesAnotherTable(t *testing.T) {
 	t.Parallel()
-	s := statement{outbox: map[uint64]bool{}, isOutbox: func(e *replication.TableMapEvent) bool { return string(e.Schema)+"."+string(e.Table) == "m.outbox" }}
+	m := tableMaps{outbox: map[uint64]bool{}, isOutbox: func(e *replication.TableMapEvent) bool { return string(e.Schema)+"."+string(e.Table) == "m.outbox" }}
 	header, long := strings.Repeat("\x00", replication.EventHeaderSize), strings.Repeat("t", 255)
 	table := func(number, name string) *replication.TableMapEvent {
-		return s.other([]byte(header + number + "\x00\x00\x01m\x00" + string(rune(len(name))) + name + "\x00columns"))
+		return m.other([]byte(header + number + "\x00\x00\x01m\x00" + string(rune(len(name))) + name + "\x00columns"))
 	}
 	rows := func(number string, flags byte) bool {
-		return s.passes([]byte(header + number + string(flags) + "\x00images"))
+		return m.passes([]byte(header + number + string(flags) + "\x00images"))
 	}
 	const outbox, other = "\x01\x00\x00\x00\x00\x00", "\x01\x00\x00\x00\x01\x00" // the same but for the fifth byte
 
@@ -35,11 +35,11 @@ func TestRowsArePassedWhereTheStatementNamesAnotherTable(t *testing.T) {
 	require.False(t, rows(outbox, 0))
 
 	whole := header + other + "\x00\x00\x01m\x00\xff" + long + "\x00"
-	require.Equal(t, long, string(s.other([]byte(whole)).Table))
+	require.Equal(t, long, string(m.other([]byte(whole)).Table))
 	for end := len(header); end < len(whole); end++ {
-		require.Nil(t, s.other([]byte(whole[:end])), "cut at %d", end)
+		require.Nil(t, m.other([]byte(whole[:end])), "cut at %d", end)
 	}
 	for end := len(header); end < len(header)+tableHeader; end++ {
-		require.False(t, s.passes([]byte(whole[:end])), "cut at %d", end)
+		require.False(t, m.passes([]byte(whole[:end])), "cut at %d", end)
 	}
 }

@@ -22,7 +22,7 @@ type unpacker struct {
 	format []byte                // the format description of the file, as one of events without checksums
 	sums   int                   // bytes of the checksum at the end of each event
 	kind   replication.EventType // of the event that is being parsed
-	tables statement
+	tables tableMaps
 }
 
 // rowsDecoder decodes a rows event of that kind from its bytes behind the event's header.
@@ -30,7 +30,7 @@ type rowsDecoder func(e *replication.RowsEvent, kind replication.EventType, data
 
 // newUnpacker hands what the handler is to see on to events, which end in it.
 func newUnpacker(flavor string, h *handler, events replication.EventHandler) *unpacker {
-	u := &unpacker{events: events, decode: h.decodeRows, flavor: flavor, tables: statement{isOutbox: h.isOutbox, outbox: map[uint64]bool{}}}
+	u := &unpacker{events: events, decode: h.decodeRows, flavor: flavor, tables: tableMaps{isOutbox: h.isOutbox, outbox: map[uint64]bool{}}}
 	u.parser = u.newParser()
 	return u
 }
