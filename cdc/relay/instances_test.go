@@ -56,6 +56,7 @@ func TestACleanStopHandsTheLeaseOverAtOnceAndMakesNoDuplicate(t *testing.T) {
 		time.Sleep(time.Second)
 		began := time.Now()
 		require.NoError(t, one.stop())
+		require.Equal(t, relay.Standby, one.Status().State, "and not as if it had never seen the row")
 		require.Same(t, other, b.leader(time.Second, other))
 		require.Less(t, time.Since(began), time.Second)
 		all = append(all, b.log.Commit(25)...)

@@ -36,6 +36,7 @@ func (r *Relay) lead(ctx context.Context, t term) error {
 func (r *Relay) takeOffice(t term) {
 	r.mu.Lock()
 	r.tenure, r.lease, r.last = t.tenure, t.lease, savedPlace{Place: t.from}
+	r.idle = standing{state: Standby} // when the lease was handed over
 	r.terms++
 	r.mu.Unlock()
 	r.log.Info("leading", zap.Uint64("epoch", t.lease.Epoch), zap.String("file", t.from.File), zap.Uint64("pos", t.from.Pos),
@@ -48,7 +49,6 @@ func (r *Relay) leaveOffice(t term) {
 	r.log.Warn("the lease is gone, standing by", zap.Uint64("epoch", t.lease.Epoch), zap.Error(why))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.idle = standing{state: Standby}
 	if !errors.Is(why, ErrFenced) {
 		r.idle.reason = SourceDown
 	}

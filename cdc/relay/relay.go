@@ -46,6 +46,7 @@ type Relay struct {
 	tenure *Tenure // nil while another leads
 	lease  Lease   // as it was seen last
 	idle   standing
+	told   bool // why the lease is out of reach was logged
 	last   savedPlace
 	terms  uint64 // how often this instance became the leader
 }

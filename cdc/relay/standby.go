@@ -19,7 +19,7 @@ type term struct {
 // standBy keeps a session open and looks at the lease until it can be taken; false when ctx ended first.
 func (r *Relay) standBy(ctx context.Context) (term, bool) {
 	r.mu.Lock()
-	r.core, r.tenure = r.core.Anew(r.cfg), nil
+	r.core, r.tenure, r.told = r.core.Anew(r.cfg), nil, false
 	r.mu.Unlock()
 	watch := NewWatch(r.cfg.Holder, r.cfg.LeaseTTL)
 	trouble := newBackOff(2 * time.Second)
@@ -102,14 +102,14 @@ func (r *Relay) onNoLease(err error) {
 		now = standing{state: Halted, reason: halt.Reason, detail: halt.Err.Error()}
 	}
 	r.mu.Lock()
-	was := r.idle
+	was, told := r.idle, r.told
 	if was.state == Starting && halt == nil {
 		now.state = Starting
 	}
-	r.idle = now
+	r.idle, r.told = now, true
 	r.mu.Unlock()
 	switch {
-	case was == now:
+	case was == now && told:
 	case halt != nil:
 		r.log.Error("halted", zap.String("reason", string(halt.Reason)), zap.Error(halt.Err))
 	default:
