@@ -81,6 +81,7 @@ func (u *unpacker) HandleEvent(raw *replication.BinlogEvent) error {
 
 // opened keeps a file's format for the events inside of compressed transactions, which have no checksums of their own.
 func (u *unpacker) opened(format *replication.FormatDescriptionEvent, raw []byte) {
+	clear(u.tables.outbox) // a statement does not span two files
 	u.format, u.sums = bytes.Clone(raw), 0
 	if format.ChecksumAlgorithm == replication.BINLOG_CHECKSUM_ALG_CRC32 {
 		u.sums = replication.BinlogChecksumLength
