@@ -57,13 +57,19 @@ type Admin struct {
 const (
 	callTimeout   = 45 * time.Second
 	answerTimeout = 60 * time.Second
-	countTimeout  = 5 * time.Second // of each count of a move
+	countTimeout  = 5 * time.Second  // of each count of a move
+	listTimeout   = 10 * time.Second // of a list, so that its answer is out before the server cuts it off
 )
 
 // Routes adds the calls to mux.
 func (a Admin) Routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /audit", a.listAudit)
-	mux.HandleFunc("GET /quarantine", a.listQuarantine)
+	for call, handler := range map[string]http.HandlerFunc{"GET /audit": a.listAudit, "GET /quarantine": a.listQuarantine} {
+		mux.HandleFunc(call, func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), listTimeout)
+			defer cancel()
+			handler(w, r.WithContext(ctx))
+		})
+	}
 	for call, handler := range map[string]http.HandlerFunc{
 		"POST /pause": a.pause, "POST /resume": a.resume, "PUT /position": a.move,
 		"POST /quarantine/{id}/retry": a.retry, "DELETE /quarantine/{id}": a.drop,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,7 @@ type desk struct {
 	standby bool
 	broken  error // what the change, or a question to the database, ends in
 	unheard error // what the audit ends in
+	silent  bool  // the database answers no list
 	to      relay.Position
 	located error
 	differs binlog.Difference
@@ -87,7 +89,11 @@ func (b *book) Append(_ context.Context, e audit.Entry) error {
 	return b.unheard
 }
 
-func (b *book) List(context.Context, int) ([]audit.Record, error) {
+func (b *book) List(ctx context.Context, _ int) ([]audit.Record, error) {
+	if b.silent {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	var records []audit.Record
 	for i, e := range b.entries {
 		before, _ := json.Marshal(e.Before)
@@ -98,7 +104,11 @@ func (b *book) List(context.Context, int) ([]audit.Record, error) {
 
 type ward desk
 
-func (w *ward) List(_ context.Context, limit int, after uint64) ([]quarantine.Entry, int, error) {
+func (w *ward) List(ctx context.Context, limit int, after uint64) ([]quarantine.Entry, int, error) {
+	if w.silent {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
 	return w.kept[min(int(after), len(w.kept)):min(int(after)+limit, len(w.kept))], len(w.kept), w.broken
 }
 
@@ -229,6 +239,19 @@ func TestTheAuditSaysWhoAndWhy(t *testing.T) {
 	d.call(t, "GET", "/audit?limit=0", "", http.StatusUnprocessableEntity, "invalid")
 	d.broken = errors.New("away")
 	d.call(t, "GET", "/audit", "", http.StatusServiceUnavailable, "source_unreachable")
+}
+
+func TestAListOfADatabaseThatIsSilentIsAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.silent = true
+		for _, list := range []string{"/audit", "/quarantine"} {
+			began := time.Now()
+			d.call(t, "GET", list, "", http.StatusServiceUnavailable, "source_unreachable")
+			require.Less(t, time.Since(began), 25*time.Second, "the server has cut it off")
+		}
+	})
 }
 
 func TestAMoveAsksForExactlyOneTarget(t *testing.T) {

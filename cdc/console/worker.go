@@ -18,7 +18,7 @@ import (
 const (
 	workerInterval = 2 * time.Second  // between two questions, while somebody watches
 	workerPatience = 3 * time.Second  // for /stats, which a worker answers from memory
-	redriveTimeout = 13 * time.Second // the worker gives itself 10 s; our own answer has to be out after 15
+	redriveTimeout = 13 * time.Second // the worker gives itself 10 s; our own answer has to be out after 25
 	maxWorkerBody  = 2 << 20
 )
 
