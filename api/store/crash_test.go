@@ -65,8 +65,6 @@ func TestKilledUpdateLeavesTheCustomerAsItWas(t *testing.T) {
 	b.holds(1, 2, 0)
 }
 
-// A connection can be lost before the server hears COMMIT, or before the client hears that it was done. The client cannot
-// tell one from the other; it sends the request again.
 func TestACommitWithoutAnAnswerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -82,6 +80,8 @@ func TestACommitWithoutAnAnswerIsGivenUp(t *testing.T) {
 	b.holds(1, 1, 0)
 }
 
+// A connection can be lost before the server hears COMMIT, or before the client hears that it was done. The client cannot
+// tell one from the other; it sends the request again.
 func TestRepeatIsSafeWhenTheCommitIsLost(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -53,7 +53,7 @@ func refusesAll(code uint16) bool {
 	case 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161: // shutdown, lost network
 	case 1317, 1927, 3169, 4031: // query or session killed
 	case 1290, 1792, 1836, 3100: // read-only after a failover, or refused by replication
-	case 1021, 1114, 1180, 1181: // disk full, commit or rollback refused
+	case 1021, 1026, 1030, 1114, 1180, 1181: // disk full or failing, commit or rollback refused
 	case codeLockWait, codeDeadlock, codeLostInCommit: // tried often enough
 	default:
 		return false

@@ -61,10 +61,12 @@ const (
 )
 
 // answerTimeout is how long the database may take to answer, unless the DSN says otherwise. A commit is waited for so long, however
-// late in a request it comes: a database whose disk is full answers none, and the client is to hear of it.
-const answerTimeout = 8 * time.Second
+// late in a request it comes: a database whose disk is full answers none, and the client is to hear of it. Semi-synchronous
+// replication answers within 10 seconds by default, whatever its replicas do.
+const answerTimeout = 12 * time.Second
 
-// maxConns bounds the connections of one process, far below the server's default of 151.
+// maxConns bounds the connections of one process, far below the server's default of 151. A session that was given up stays with the
+// server for as long as that is at its commit.
 const maxConns = 32
 
 // Open returns a pool for New; nothing is dialled yet. A DSN that cannot be read is an error that wraps

@@ -18,7 +18,7 @@ import (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	writeTimeout      = 25 * time.Second // longer than any handler takes, or its answer would be cut off
+	writeTimeout      = 25 * time.Second // longer than a handler takes, or it has to extend it: its answer would be cut off
 	idleTimeout       = 60 * time.Second
 	maxHeaderBytes    = 16 << 10
 )

@@ -21,7 +21,7 @@ func ParseDSN(name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 const answerTimeout = 30 * time.Second
 
 // ParseDSNWithin is ParseDSN for a service whose server may take so long to answer, 0 for as long as it likes, unless the DSN
-// sets readTimeout. A commit needs it: the driver waits for the answer to one whatever the context says.
+// sets readTimeout to more than 0. A commit needs it: the driver waits for the answer to one whatever the context says.
 func ParseDSNWithin(answer time.Duration, name string, dsn Secret, files TLSFiles) (*mysql.Config, error) {
 	cfg, err := mysql.ParseDSN(dsn.Reveal())
 	if err != nil {

@@ -6,6 +6,7 @@ package services
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -168,7 +169,7 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 // another got.
 func FreeAddr(ctx context.Context) (string, error) {
 	const first, count, tries = 12000, 6000, 100
-	var err error
+	err := errors.New("all that were tried have been given")
 	for range tries {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(count)))
 		if _, given := givenAddrs.LoadOrStore(addr, true); given {
