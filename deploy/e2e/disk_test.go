@@ -17,7 +17,7 @@ import (
 // Whoever asks is told that it is unavailable, the relay says why it does not lead, and all goes on by itself.
 func TestAFullDiskOfTheDatabaseIsWaitedOut(t *testing.T) {
 	t.Parallel()
-	w := setup(t, option{disk: 400})
+	w := setup(t, option{disk: 400, mysql: []string{"--max-connections=500"}})
 	audit := w.audit("#")
 	l := w.load(8, 0)
 	rounds := 1 // a minute each
@@ -78,6 +78,7 @@ func (w *world) fillDisk() (empty func()) {
 	path := filepath.Join(filepath.Dir(w.stack.MySQL.Data()), "ballast")
 	f, err := os.Create(path)
 	require.NoError(w.t, err)
+	defer f.Close()
 	for _, size := range []int{1 << 20, 1 << 10, 1} {
 		for block := make([]byte, size); err == nil; {
 			_, err = f.Write(block)
@@ -85,6 +86,5 @@ func (w *world) fillDisk() (empty func()) {
 		require.ErrorIs(w.t, err, syscall.ENOSPC)
 		err = nil
 	}
-	require.NoError(w.t, f.Close())
 	return func() { require.NoError(w.t, os.Remove(path)) }
 }

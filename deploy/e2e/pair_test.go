@@ -65,10 +65,22 @@ type standing struct {
 	State  string
 	Reason string
 	Leader struct {
-		ID    string
-		Epoch uint64
-		Me    bool
+		ID        string
+		Epoch     uint64
+		Me        bool
+		Takeovers int
 	}
+}
+
+// takeovers is how often an instance has taken the lease since it was started.
+func (p *pair) takeovers(s *services.Service) (n int) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		said, ok := p.asks(s)
+		n = said.Leader.Takeovers
+		return ok
+	}, 20*time.Second, 20*time.Millisecond)
+	return n
 }
 
 // asks gives an instance's own word; ok is false when it does not answer.

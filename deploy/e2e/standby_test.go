@@ -45,6 +45,7 @@ func TestAFrozenLeaderComesBackAsAStandby(t *testing.T) {
 	audit, stop := p.audit("#"), p.trickle()
 	for range count(50) {
 		leader := p.leader()
+		took := p.takeovers(leader)
 		pause(t, time.Duration(rand.IntN(300))*time.Millisecond)
 		require.NoError(t, leader.Process().Pause())
 		heir := p.other(leader)
@@ -59,6 +60,7 @@ func TestAFrozenLeaderComesBackAsAStandby(t *testing.T) {
 		}, 20*time.Second, 20*time.Millisecond, "it says that it stands by, and for whom")
 		now, _ := p.row()
 		require.Equal(t, holder, now, "no flapping")
+		require.Equal(t, took, p.takeovers(leader), "not for a moment either")
 		require.LessOrEqual(t, repeated(audit.read())-before, behind+standbyWindow, "what the zombie still sends is at most a window")
 		p.leads(heir, patience)
 	}
@@ -111,6 +113,7 @@ func TestALeaderThatIsCutOffIsReplacedOnce(t *testing.T) {
 			i = 1
 		}
 		holder, _ := p.row()
+		took := p.takeovers(p.other(leader))
 		swallow := func(on bool) {
 			for _, d := range []faults.Direction{faults.ToServer, faults.ToClient} {
 				database[i].Swallow(d, on && cut.database)
@@ -121,6 +124,7 @@ func TestALeaderThatIsCutOffIsReplacedOnce(t *testing.T) {
 		if cut.database {
 			p.leads(p.other(leader), leaseTTL+patience+5*time.Second)
 			holder, _ = p.row()
+			took = p.takeovers(leader)
 		} else {
 			// The lease is not about the broker: the leader keeps it, says that the broker is away, and goes on when it is back.
 			p.waitFor("the leader to miss the broker", 30*time.Second, func() bool {
@@ -131,6 +135,11 @@ func TestALeaderThatIsCutOffIsReplacedOnce(t *testing.T) {
 		pause(t, 2*leaseTTL)
 		now, _ := p.row()
 		require.Equal(t, holder, now, "cut off from %s: no flapping", cut.what)
+		if cut.database {
+			require.Equal(t, took, p.takeovers(leader), "who is cut off takes nothing")
+		} else {
+			require.Equal(t, took, p.takeovers(p.other(leader)), "the lease is not about the broker")
+		}
 		swallow(false)
 		database[i].Reset()
 		broker[i].Reset()
@@ -154,8 +163,10 @@ func TestClocksThatAreSetMakeNoTakeover(t *testing.T) {
 				}
 			})
 			holder, _ := p.row()
+			took := p.takeovers(p.cdcs[1])
 			pause(t, 3*leaseTTL)
 			still, _ := p.row()
+			require.Equal(t, took, p.takeovers(p.cdcs[1]))
 			require.Equal(t, holder, still, "the standby does not take the lease of a leader that lives")
 
 			leader := p.leader()
@@ -164,8 +175,10 @@ func TestClocksThatAreSetMakeNoTakeover(t *testing.T) {
 			require.NoError(t, leader.Start())
 			p.ready(leader)
 			holder, _ = p.row()
+			took = p.takeovers(leader)
 			pause(t, 3*leaseTTL)
 			still, _ = p.row()
+			require.Equal(t, took, p.takeovers(leader))
 			require.Equal(t, holder, still, "nor the other way round")
 		})
 	}
