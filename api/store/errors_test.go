@@ -24,7 +24,7 @@ func TestOnlyTheDatabasesFaultsAreUnavailable(t *testing.T) {
 	for _, err := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, mysql.ErrInvalidConn, io.ErrUnexpectedEOF, context.DeadlineExceeded,
 		&net.OpError{Op: "dial", Err: errors.New("refused")}, store.ErrUnavailable,
-		&mysql.MySQLError{Number: 1040}, &mysql.MySQLError{Number: 1213}, &mysql.MySQLError{Number: 1290}, &mysql.MySQLError{Number: 1146},
+		&mysql.MySQLError{Number: 1021}, &mysql.MySQLError{Number: 1030}, &mysql.MySQLError{Number: 1040}, &mysql.MySQLError{Number: 1213}, &mysql.MySQLError{Number: 1290}, &mysql.MySQLError{Number: 1146},
 	} {
 		require.True(t, store.Unavailable(fmt.Errorf("wrapped: %w", err)), err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tailbox/cdc/relay"
 )
@@ -137,6 +139,8 @@ func TestALeaseThatCanBeReadButNotTakenIsNoReadyStandby(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
+		log, lines := observer.New(zap.WarnLevel)
+		b.logger = zap.New(log)
 		only := b.instance()
 		b.leader(time.Second, only)
 		all := b.log.Commit(3)
@@ -147,6 +151,7 @@ func TestALeaseThatCanBeReadButNotTakenIsNoReadyStandby(t *testing.T) {
 			require.Equal(t, relay.Standby, only.Status().State)
 			require.Equal(t, relay.SourceDown, only.Status().Reason)
 		}
+		require.Equal(t, 1, lines.FilterMessage("the lease is out of reach, trying again").Len(), "told once, however long it lasts")
 		only.store.Fill(false)
 		b.leader(2*ttl, only) // once the call that waits has ended
 		all = append(all, b.log.Commit(3)...)

@@ -24,6 +24,7 @@ type bundle struct {
 	broker *relaytest.Broker
 	row    *relaytest.Row
 	cfg    relay.Config
+	logger *zap.Logger
 
 	source *relaytest.Source // of the instance that was started last
 	store  *relaytest.Store  // likewise
@@ -32,7 +33,7 @@ type bundle struct {
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	b := &bundle{t: t, log: relaytest.NewLog(), broker: relaytest.NewBroker(), row: &relaytest.Row{}, cfg: relay.Config{Window: 10}}
+	b := &bundle{t: t, log: relaytest.NewLog(), broker: relaytest.NewBroker(), row: &relaytest.Row{}, cfg: relay.Config{Window: 10}, logger: zap.NewNop()}
 	b.row.Check = func(place relay.Position) { // at every save: all before it is in a queue, or in quarantine
 		routed := map[string]bool{}
 		for _, id := range b.broker.Routed() {
@@ -67,7 +68,7 @@ func (b *bundle) instance() *instance {
 	cfg := b.cfg
 	cfg.Holder = fmt.Sprint("instance-", b.names)
 	i := &instance{source: relaytest.NewSource(b.log), store: b.row.Store(cfg.Holder, relay.DefaultLeaseTTL), link: b.broker.Link()}
-	i.Relay = relay.New(i.source, i.link, i.store, zap.NewNop(), cfg)
+	i.Relay = relay.New(i.source, i.link, i.store, b.logger, cfg)
 	ctx, cancel := context.WithCancel(b.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- i.Run(ctx) }()
